@@ -1,0 +1,72 @@
+"""Names, units and array aliases that every other module shares."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+Fields = dict[str, Array]
+"""Grid-space data by name, each `[layer, y, x]`."""
+Spectral = dict[str, Array]
+"""Spectral data by prognostic name, each `[layer, l, k]`."""
+Hat = Complex[Array, "*batch l k"]
+OtherHat = Complex[Array, "*batch other_l other_k"]
+"""Coefficients on the modes of another grid, where one function takes or returns both."""
+OnGrid = Float[Array, "*batch y x"]
+
+
+class Variable(NamedTuple):
+    """What a name means: CF units, a long name and, where the CF table has one, a standard name."""
+
+    units: str
+    long_name: str
+    standard_name: str | None = None
+
+
+VARIABLES: dict[str, Variable] = {
+    "q": Variable("s-1", "quasi-geostrophic potential vorticity anomaly"),
+    "psi": Variable("m2 s-1", "geostrophic streamfunction"),
+    "u": Variable("m s-1", "zonal velocity anomaly", "sea_water_x_velocity"),
+    "v": Variable("m s-1", "meridional velocity anomaly", "sea_water_y_velocity"),
+    "zeta": Variable("s-1", "relative vorticity", "ocean_relative_vorticity"),
+    "S": Variable("s-2", "subgrid forcing of potential vorticity, to be added to the tendency"),
+    "energy": Variable("m2 s-2", "total energy per unit mass and depth"),
+    "enstrophy": Variable("s-2", "potential enstrophy"),
+    "time": Variable("s", "time since start", "time"),
+}
+"""One table for shape checks, file attributes and plot labels. Extend it for your own variables."""
+
+
+def param(**kwargs):
+    """A scalar or array field of an Equinox module that may be trained: converted to an inexact array.
+
+    `Model` casts such leaves to the precision of its grid, so they never promote a field.
+    """
+
+    def convert(value):
+        if isinstance(value, jax.Array | np.ndarray) or not isinstance(value, int | float | tuple | list):
+            return value
+        return jnp.asarray(value, float)
+
+    return eqx.field(converter=convert, **kwargs)
+
+
+def cast_floats(tree, dtype):
+    """Cast the real floating-point array leaves of `tree` to `dtype`; everything else stays."""
+
+    def cast(leaf):
+        real = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if real else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def nearest(name: str, valid) -> str:
+    """`"; did you mean 'x'?"` for a misspelt name, or nothing when no valid name is close."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

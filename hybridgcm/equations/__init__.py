@@ -1,0 +1,4 @@
+"""Right-hand sides that run on any grid."""
+
+from hybridgcm.equations.base import AbstractEquation as AbstractEquation
+from hybridgcm.equations.qg import QuasiGeostrophic as QuasiGeostrophic

@@ -1,0 +1,137 @@
+"""A state, and the things that advance it."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Int
+
+from hybridgcm._typing import Fields, Spectral, cast_floats, nearest
+from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.equations.base import AbstractEquation
+from hybridgcm.steppers import AbstractStepper
+
+
+class State(eqx.Module):
+    """All that the next step depends on, and so all that a restart stores.
+
+    `y`: spectral prognostics; `step`: integer count, so that time step·dt never drifts; `past`: the stepper's
+    history; `memory`: the closure's; `key`: typed PRNG key, constant in time (steps fold their number in).
+    """
+
+    y: Spectral
+    step: Int[Array, ""]
+    past: Any
+    memory: Any
+    key: Array
+
+
+class AbstractModel(eqx.Module):
+    """Something with a time step: what `rollout`, `fit` and `evaluate` act on."""
+
+    dt: eqx.AbstractVar[float]
+    """Time step, s."""
+
+    @abc.abstractmethod
+    def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        """State at step 0 from grid-space fields."""
+
+    @abc.abstractmethod
+    def step(self, state: State) -> State:
+        """State one dt later."""
+
+    @abc.abstractmethod
+    def view(self, state: State) -> Fields:
+        """Named grid-space fields of a state, `[layer, y, x]`."""
+
+    @abc.abstractmethod
+    def courant(self, state: State) -> Array:
+        """Largest Courant number of the flow, 0-d; zero where the notion does not apply."""
+
+
+class Model(AbstractModel):
+    """Equation, stepper and optional closure with a time step of `dt` seconds.
+
+    The closure is evaluated once per step and held over the stages (`hold=True`): one network call, one noise
+    draw, one memory update; first order in time, no loss for one-evaluation schemes such as AB3. `hold=False`
+    evaluates it at every stage, with the memory and key of the step's start; the memory advances once.
+    Floating-point leaves of all parts are cast to the precision of the grid.
+
+    `encode(fields, key)` takes the prognostics by name, raises `ValueError` for a missing or unknown name,
+    a wrong shape and (outside jit) a value that is not finite.
+    """
+
+    equation: AbstractEquation
+    stepper: AbstractStepper
+    closure: AbstractClosure | None
+    dt: float = eqx.field(static=True)
+    hold: bool = eqx.field(static=True)
+
+    def __init__(self, equation, stepper, closure=None, *, dt: float, hold: bool = True):
+        if not dt > 0:
+            raise ValueError(f"dt is a positive number of seconds; got {dt}")
+        dtype = equation.grid.eigenvalues.dtype
+        self.equation, self.stepper, self.closure = cast_floats((equation, stepper, closure), dtype)
+        self.dt, self.hold = float(dt), hold
+
+    def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        _check_fields(fields, self.equation)
+        grid = self.equation.grid
+        dtype = grid.eigenvalues.dtype
+        y = {name: grid.to_spectral(jnp.asarray(fields[name], dtype)) for name in self.equation.prognostic}
+        memory = None if self.closure is None else self.closure.init(self.equation.view(y), grid)
+        key = jr.key(0) if key is None else key
+        return State(y, jnp.zeros((), jnp.int32), self.stepper.init(y), memory, key)
+
+    def step(self, state: State) -> State:
+        equation, start = self.equation, state.step.astype(self.equation.grid.eigenvalues.dtype) * self.dt
+        if self.closure is None:
+            F = lambda offset, y: equation.explicit(start + offset, y)
+            memory = state.memory
+        else:
+            key = jr.fold_in(state.key, state.step)
+            forcing, memory = self._forcing(state.y, state.memory, key)
+
+            def F(offset, y):
+                held = forcing if self.hold or offset == 0 else self._forcing(y, state.memory, key)[0]
+                return jax.tree.map(jnp.add, equation.explicit(start + offset, y), held)
+
+        y, past = self.stepper(F, equation, state.y, state.past, self.dt)
+        return State(y, state.step + 1, past, memory, state.key)
+
+    def view(self, state: State) -> Fields:
+        return self.equation.view(state.y)
+
+    def courant(self, state: State) -> Array:
+        """max (|u|/Δx + |v|/Δy)·dt with the mean flow, over all points and layers."""
+        u, v = self.equation.advecting_velocity(state.y)
+        return self.equation.grid.courant(u, v, self.dt)
+
+    def _forcing(self, y, memory, key):
+        forcing, memory = self.closure(self.equation.view(y), self.equation.grid, memory, key)
+        return self.equation.lift(forcing), memory
+
+
+def _check_fields(fields: dict[str, ArrayLike], equation: AbstractEquation):
+    names, expected = equation.prognostic, (equation.layers, *equation.grid.shape)
+    kind = type(equation).__name__
+    for name in fields:
+        if name not in names:
+            raise ValueError(f"{kind} is started from {names}; got unknown {name!r}{nearest(name, names)}")
+    for name in names:
+        if name not in fields:
+            raise ValueError(f"{kind} is started from {names}; {name!r} is missing, got {sorted(fields)}")
+        shape = jnp.shape(fields[name])
+        if shape != expected:
+            batch = len(shape) > 3 and shape[-3:] == expected
+            hint = "for a batch use eqx.filter_vmap(model.encode)" if batch else "use grid.resize to change resolution"
+            raise ValueError(f"{name} has shape {shape}, expected {expected} [layer, y, x]; {hint}")
+        if not isinstance(fields[name], jax.core.Tracer):
+            bad = ~np.isfinite(np.asarray(fields[name]))  # NumPy: inside jit, JAX would trace even constants
+            if bad.any():
+                first = tuple(int(i) for i in np.argwhere(bad)[0])
+                raise ValueError(f"{name} has {int(bad.sum())} values that are not finite, the first at {first}; mask or fill them")

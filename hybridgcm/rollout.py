@@ -1,0 +1,170 @@
+"""Many steps: in one compiled program, or streamed to the host chunk by chunk."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybridgcm.models import AbstractModel, State
+
+YEAR = 360 * 86400.0
+"""A model year, s: 360 days, as in the quasi-geostrophic literature."""
+
+
+def view(model: AbstractModel, state: State) -> dict:
+    """`model.view(state)`: what `rollout` and `stream` save unless told otherwise."""
+    return model.view(state)
+
+
+class BlewUp(RuntimeError):
+    """A rollout left the physical range: not finite, or faster than the grid can carry.
+
+    `field`: the offending array; `step`: first frame's step at which it was seen; `state`: the last good
+    state, at step `state.step`, to restart from; `value`: a Courant number, or nan.
+    """
+
+    def __init__(self, field: str, step: int, state: State, value: float = np.nan):
+        self.field, self.step, self.state, self.value = field, step, state, value
+        what = "is not finite" if np.isnan(value) else f"is {value:.3g}, above the limit"
+        super().__init__(
+            f"{field} {what} at step {step}; the last good state is at step {int(state.step)} (error.state). "
+            "Try a shorter dt, a smaller tau or a weaker closure."
+        )
+
+
+def rollout(
+    model: AbstractModel,
+    state: State,
+    steps: int,
+    *,
+    every: int = 1,
+    save: Callable[[Any, State], Any] | None = view,
+    mean: Callable[[Any, State], Any] | None = None,
+    chunk: int | None = None,
+) -> tuple[State, dict]:
+    """The state after `steps` steps, and frames `{"save": ..., "mean": ...}` with leading axis steps/every.
+
+    `save(model, state)` is kept after every `every` steps (not at the start); `mean(model, state)` is averaged
+    over the `every` states up to and including each frame, so statistics cost no memory; `None` leaves one out.
+    With `chunk`, blocks of that many frames are rematerialised in the backward pass: memory goes from all steps
+    to frames/chunk + chunk·every of them, for one more forward pass. chunk ≈ √frames is a good choice.
+
+    Not jitted itself: wrap it in `eqx.filter_jit`, `eqx.filter_grad` or `eqx.filter_vmap`. Raises `ValueError`
+    if `every` does not divide `steps`, or `chunk` the frames.
+    """
+    frames = _frames(steps, every, chunk)
+
+    def advance(carry, index):
+        state, average = carry
+        state = model.step(state)
+        if mean is not None:
+            average = jax.tree.map(lambda a, new: a + (new - a) / (index + 1), average, mean(model, state))
+        return (state, average), None
+
+    def frame(state, _):
+        start = None
+        if mean is not None:
+            start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), eqx.filter_eval_shape(mean, model, state))
+        (state, average), _ = jax.lax.scan(advance, (state, start), jnp.arange(every))
+        return state, {"save": None if save is None else save(model, state), "mean": average}
+
+    if chunk is None:
+        return jax.lax.scan(frame, state, None, length=frames)
+    block = jax.checkpoint(lambda state, _: jax.lax.scan(frame, state, None, length=chunk))
+    state, out = jax.lax.scan(block, state, None, length=frames // chunk)
+    return state, jax.tree.map(lambda a: a.reshape(frames, *a.shape[2:]), out)
+
+
+@eqx.filter_jit
+def _chunk(model, state, steps, every, save, mean):
+    """One compiled chunk with the checks that the host needs: finite flags per prognostic, Courant number."""
+    state, out = rollout(model, state, steps, every=every, save=save, mean=mean)
+    finite = jax.tree.map(lambda a: jnp.isfinite(jnp.sum(jnp.abs(a))), state.y)
+    return state, out, finite, model.courant(state)
+
+
+def stream(
+    model: AbstractModel,
+    state: State,
+    steps: int,
+    *,
+    every: int = 1,
+    chunk: int = 1,
+    save: Callable[[Any, State], Any] | None = view,
+    mean: Callable[[Any, State], Any] | None = None,
+    courant: float = 1.0,
+    progress: str | None = None,
+) -> Iterator[tuple[State, dict]]:
+    """Generator around `rollout`: yields (state, {"save", "mean", "step", "time"}) after every `chunk` frames.
+
+    Arrays come as NumPy with a leading frame axis; `step` is the integer step of each frame, `time` the same in
+    s. The next chunk runs while the caller has this one, so output is overlapped. A long run stops with
+    `BlewUp` as soon as a chunk holds a value that is not finite or ends with a Courant number above `courant`;
+    everything yielded before is good. `progress` labels a bar with simulated years (of 360 days) per minute.
+
+    Output, restart and early stop are the caller's loop body. Raises `ValueError` as `rollout` does.
+    """
+    frames = _frames(steps, every, chunk)
+    bar = _Bar(progress, steps, model.dt) if progress else None
+    size = chunk * every
+    first = int(state.step)
+    pending = _chunk(model, state, size, every, save, mean)
+    try:
+        for index in range(frames // chunk):
+            good, (state, out, finite, speed) = state, pending
+            if index + 1 < frames // chunk:
+                pending = _chunk(model, state, size, every, save, mean)
+            step = first + index * size + every * np.arange(1, chunk + 1)
+            out = jax.tree.map(np.asarray, out)
+            _check(out, finite, float(speed), step, good, courant)
+            if bar:
+                bar.update(size)
+            yield state, {name: value for name, value in out.items() if value is not None} | {"step": step, "time": step * model.dt}
+    finally:
+        if bar:
+            bar.close()
+
+
+def _frames(steps: int, every: int, chunk: int | None) -> int:
+    if steps < 1 or every < 1 or steps % every:
+        raise ValueError(f"every={every} must divide steps={steps}, both positive")
+    frames = steps // every
+    if chunk is not None and (chunk < 1 or frames % chunk):
+        raise ValueError(f"chunk={chunk} must divide the {frames} frames of {steps} steps, one every {every}")
+    return frames
+
+
+def _check(out: dict, finite: dict, speed: float, step: np.ndarray, good: State, limit: float):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+        if np.issubdtype(leaf.dtype, np.inexact):
+            bad = ~np.isfinite(leaf.reshape(len(step), -1)).all(1)
+            if bad.any():
+                raise BlewUp(jax.tree_util.keystr(path, simple=True, separator="."), int(step[bad.argmax()]), good)
+    for name, flag in finite.items():
+        if not flag:
+            raise BlewUp(f"state.y.{name}", int(step[-1]), good)
+    if not speed <= limit:
+        raise BlewUp("Courant number", int(step[-1]), good, speed)
+
+
+class _Bar:
+    """tqdm over steps, with simulated years per minute."""
+
+    def __init__(self, label: str, steps: int, dt: float):
+        from tqdm.auto import tqdm
+
+        self.dt, self.done = dt, 0
+        self.bar = tqdm(total=steps, desc=label, unit="step", unit_scale=True, mininterval=1.0)
+
+    def update(self, steps: int):
+        self.done += steps
+        self.bar.update(steps)
+        elapsed = self.bar.format_dict["elapsed"]
+        if elapsed > 0:
+            self.bar.set_postfix_str(f"{self.done * self.dt / YEAR / elapsed * 60:.3g} years/min", refresh=False)
+
+    def close(self):
+        self.bar.close()
