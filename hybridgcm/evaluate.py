@@ -1,0 +1,137 @@
+"""The same starts for many models: stability, short-range errors, and survival of long free runs."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from hybridgcm.models import AbstractModel
+from hybridgcm.rollout import BlewUp, rollout, stream
+
+Fields = Mapping[str, Array | np.ndarray]
+LIMIT = 10.0
+"""A run whose variance exceeds this many times the truth's has failed, finite or not."""
+
+
+def evaluate(
+    models: Mapping[str, AbstractModel],
+    starts: Fields,
+    future: Fields,
+    steps: int,
+    every: int,
+    metrics: Mapping[str, Callable[[Fields, Fields], Array]],
+    *,
+    key: Array | None = None,
+) -> dict[str, dict]:
+    """Table {model: {"stable": fraction, metric: array over time}} of rollouts from the same starts.
+
+    `starts`: fields `[start, layer, y, x]`; `future`: the truth `[start, time, layer, y, x]`, one frame after every
+    `every` steps, steps/every in all. A start is stable if every field of `future` stays finite and the variance of
+    each of its layers within ten times the truth's (the largest over time). Metrics, functions of
+    (prediction, target) as in `metrics`, are means over the stable starts, nan if there is none. `key` is for
+    stochastic models. Raises `ValueError` for shapes that do not agree.
+    """
+    count = _check(starts, future, steps, every)
+    keys = jr.split(jr.key(0) if key is None else key, count)
+    table = {}
+    for label, model in models.items():
+        prediction = _predict(model, starts, keys, steps, every, tuple(future))
+        stable = np.asarray(_stable(prediction, future))
+        row = {"stable": float(stable.mean())}
+        for name, metric in metrics.items():
+            values = np.asarray(jax.vmap(metric)(prediction, dict(future)))
+            row[name] = values[stable].mean(0) if stable.any() else np.full(values.shape[1:], np.nan)
+        table[label] = row
+    return table
+
+
+class Survival(NamedTuple):
+    """`survivors` of `attempts`; per attempt the step at which it was first seen to fail (else None) and why."""
+
+    attempts: int
+    survivors: int
+    first_bad_step: tuple[int | None, ...]
+    reason: tuple[str, ...]
+
+
+def survivors(
+    model: AbstractModel,
+    starts: Fields,
+    steps: int,
+    *,
+    every: int = 100,
+    reference: Fields | None = None,
+    courant: float = 1.0,
+    key: Array | None = None,
+) -> Survival:
+    """How many free runs of `steps` steps stay finite, within the Courant limit and bounded in variance.
+
+    `starts`: fields `[start, layer, y, x]`. Bounded: in every layer, variance at most ten times the largest of
+    `reference` (fields of the truth `[..., layer, y, x]`; by default the starts). Looked at after every `every`
+    steps, which must divide `steps`; the runs follow one another.
+    """
+    count = len(next(iter(starts.values())))
+    reference = starts if reference is None else reference
+    spread = lambda a: np.asarray(a, np.float64).var((-2, -1))
+    bound = {n: LIMIT * spread(reference[n]).reshape(-1, starts[n].shape[-3]).max(0) for n in starts}
+    save = lambda model, state: {n: jnp.var(model.view(state)[n], (-2, -1)) for n in starts}
+    keys = jr.split(jr.key(0) if key is None else key, count)
+    bad, reason = [], []
+    for i in range(count):
+        state = model.encode({n: jnp.asarray(a[i]) for n, a in starts.items()}, keys[i])
+        step, why = None, ""
+        try:
+            for _, out in stream(model, state, steps, every=every, save=save, courant=courant):
+                exceeds = {n: (out["save"][n] > bound[n]).any(-1) for n in starts}
+                first = {n: int(out["step"][e.argmax()]) for n, e in exceeds.items() if e.any()}
+                if first:
+                    name = min(first, key=first.get)
+                    step, why = first[name], f"variance of {name} above {LIMIT:g} times the reference"
+                    break
+        except BlewUp as error:
+            step, why = error.step, str(error).split(";")[0]
+        bad.append(step)
+        reason.append(why)
+    return Survival(count, bad.count(None), tuple(bad), tuple(reason))
+
+
+@eqx.filter_jit
+def _predict(model, starts, keys, steps, every, names):
+    save = lambda model, state: {n: field for n, field in model.view(state).items() if n in names}
+
+    def one(fields, key):
+        return rollout(model, model.encode(fields, key), steps, every=every, save=save)[1]["save"]
+
+    return jax.vmap(one)(starts, keys)
+
+
+def _stable(prediction, future):
+    """Per start: finite, and each layer's largest variance within LIMIT times the truth's largest."""
+    stable = True
+    for name, truth in future.items():
+        field = prediction[name]
+        finite = jnp.all(jnp.isfinite(field), (1, 2, 3, 4))
+        largest = lambda a: jnp.max(jnp.var(a, (-2, -1)), 1)
+        stable = stable & finite & jnp.all(largest(field) <= LIMIT * largest(jnp.asarray(truth)), -1)
+    return stable
+
+
+def _check(starts, future, steps, every):
+    if every < 1 or steps < 1 or steps % every:
+        raise ValueError(f"every={every} must divide steps={steps}, both positive")
+    count = {n: len(a) for n, a in starts.items()}
+    if len(set(count.values())) != 1:
+        raise ValueError(f"starts need one leading axis of equal length; got {count}")
+    count = next(iter(count.values()))
+    for name, truth in future.items():
+        if truth.ndim != 5 or truth.shape[:2] != (count, steps // every):
+            raise ValueError(
+                f"future {name!r} has shape {truth.shape}, expected ({count}, {steps // every}, layer, y, x): "
+                "one frame per start after every `every` steps, the start itself left out"
+            )
+    return count
