@@ -1,0 +1,138 @@
+"""Training batches as sequences: batch i is a pure function of (key, i), so a resumed run sees the same data."""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from hybridgcm.data import check_finite
+
+_BLOCK = 1 << 26
+"""Bytes that are read at once from arrays which may be larger than memory."""
+
+
+def windows(truth, length: int, batch: int, steps: int, key: Array) -> Sequence:
+    """`steps` batches {name: [batch, length, layer, y, x]} of windows of consecutive records, drawn at random.
+
+    `truth` maps names to `[time, layer, y, x]`, NumPy, memory-mapped, Zarr or JAX; a list of such dicts holds
+    separate trajectories, and no window spans two. Every epoch visits every window once, in an order of its own.
+    Raises `ValueError` for a window longer than the data, unequal lengths and the first value that is not finite.
+    """
+    if length < 1:
+        raise ValueError(f"length is a number of records per window, at least 1; got {length}")
+    return _Batches(truth, length, batch, steps, key)
+
+
+def samples(data, batch: int, steps: int, key: Array) -> Sequence:
+    """`steps` batches {name: [batch, ...]} of single records from {name: [record, ...]}; otherwise as `windows`."""
+    return _Batches(data, None, batch, steps, key)
+
+
+def concatenate(*sequences: Sequence) -> Sequence:
+    """The batches of all sequences, one after the other, as for horizons that grow during training."""
+    return _Chain(sequences)
+
+
+def fingerprint(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of names, dtypes, shapes and values, for the record of what a run has read."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        a = arrays[name]
+        total.update(f"{name}\0{np.dtype(a.dtype).name}{list(a.shape)}\0".encode())
+        for _, block in _blocks(a):
+            total.update(np.ascontiguousarray(block, block.dtype.newbyteorder("<")))
+    return total.hexdigest()
+
+
+class _Batches(Sequence):
+    def __init__(self, data, length: int | None, batch: int, steps: int, key: Array):
+        if batch < 1 or steps < 0:
+            raise ValueError(f"batch is at least 1 and steps at least 0; got batch={batch}, steps={steps}")
+        self.parts = [data] if isinstance(data, Mapping) else list(data)
+        self.length, self.batch, self.steps, self.key = length, batch, steps, key
+        counts = [_records(part, self.parts[0]) - (length or 1) + 1 for part in self.parts]
+        if min(counts) < 1:
+            shortest = min(counts) + (length or 1) - 1
+            raise ValueError(
+                f"windows of {length} records need data as long; got {shortest}: shorten them or simulate more"
+            )
+        self.ends = np.cumsum(counts)
+        for number, part in enumerate(self.parts):
+            for name, a in part.items():
+                label = name if len(self.parts) == 1 else f"{name} of trajectory {number}"
+                for first, block in _blocks(a):
+                    check_finite(label, block, first)
+        self.order = functools.lru_cache(maxsize=4)(self._order)
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index: int):
+        if not -self.steps <= index < self.steps:
+            raise IndexError(f"batch {index} of {self.steps}")
+        total = int(self.ends[-1])
+        position = (index % self.steps) * self.batch + np.arange(self.batch)
+        drawn = np.array([self.order(int(p) // total)[int(p) % total] for p in position])
+        return {name: self._gather(name, drawn) for name in self.parts[0]}
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.asarray(jr.permutation(jr.fold_in(self.key, epoch), int(self.ends[-1])))
+
+    def _gather(self, name: str, drawn: np.ndarray):
+        part = np.searchsorted(self.ends, drawn, side="right")
+        start = drawn - np.concatenate([[0], self.ends])[part]
+        if len(self.parts) == 1:
+            return _take(self.parts[0][name], start, self.length)
+        taken = [_take(self.parts[p][name], s[None], self.length) for p, s in zip(part, start, strict=True)]
+        return (jnp if isinstance(taken[0], jax.Array) else np).concatenate(taken)
+
+
+class _Chain(Sequence):
+    def __init__(self, sequences: Sequence[Sequence]):
+        self.sequences, self.ends = sequences, np.cumsum([len(s) for s in sequences])
+
+    def __len__(self):
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, index: int):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        index = index % len(self)
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.sequences[part][index - int(self.ends[part] - len(self.sequences[part]))]
+
+
+def _records(part: Mapping, first: Mapping) -> int:
+    """Number of records that all arrays of one trajectory share."""
+    if not part or sorted(part) != sorted(first):
+        raise ValueError(f"every trajectory maps the same names to arrays; got {sorted(first)} and {sorted(part)}")
+    lengths = {name: a.shape[0] for name, a in part.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"all arrays need as many records as each other; got {lengths}")
+    return next(iter(lengths.values()))
+
+
+def _take(a, start: np.ndarray, length: int | None):
+    """Records `start` to `start + length` of an array, `[batch, length, ...]`, or just `start` without length."""
+    index = start if length is None else start[:, None] + np.arange(length)
+    if isinstance(a, jax.Array | np.ndarray):  # one gather, compiled once; slices would compile per start
+        return a[index]
+    pick = lambda s: np.asarray(a[int(s)] if length is None else a[int(s) : int(s) + length])
+    return np.stack([pick(s) for s in start])
+
+
+def _blocks(a):
+    """(first record, NumPy array) pieces of an array that need not fit in memory."""
+    if not a.shape:
+        yield 0, np.asarray(a)
+        return
+    size = max(1, int(np.prod(a.shape[1:])) * np.dtype(a.dtype).itemsize)
+    step = max(1, _BLOCK // size)
+    for first in range(0, a.shape[0], step):
+        yield first, np.asarray(a[first : first + step])

@@ -1,0 +1,153 @@
+"""What a tree or a run is, as text and hashes that are the same in every process."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+
+def digest(tree) -> str:
+    """SHA-256 of a tree: classes, static settings and every bit of its arrays."""
+    total = hashlib.sha256()
+    for where, kind, leaf in walk(tree):
+        total.update(f"{where}\0{kind}\0".encode())
+        if is_data(leaf):
+            total.update(raw_bytes(leaf))
+        elif is_number(leaf):
+            total.update(repr(leaf).encode())
+    return total.hexdigest()
+
+
+def difference(old: Mapping, new: Mapping) -> str:
+    """One line `name: old -> new` for every entry in which two flat dicts differ; empty if none."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "\n".join(f"  {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in names)
+
+
+@functools.cache
+def code_version() -> str:
+    """SHA-256 over the source files of this package."""
+    root, total = Path(__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        total.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+def environment() -> dict:
+    """What decides about bits besides the configuration: code, libraries, precision, device, cores, XLA flags."""
+    device = jax.devices()[0]
+    found = versions() | {
+        "code": code_version(),
+        "x64": bool(jax.config.jax_enable_x64),
+        "matmul precision": str(jax.config.jax_default_matmul_precision),
+        "device": f"{device.platform} {device.device_kind}",
+        "devices": jax.device_count(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+    if device.platform == "cpu":  # the order of a global sum depends on the number of threads
+        found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return found
+
+
+def describe(value) -> str:
+    """A setting as text that is the same in every process: no addresses, functions and classes by name."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(describe, value))})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{describe(key)}: {describe(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, functools.partial):
+        return f"partial{describe((value.func, value.args, value.keywords))}"
+    if is_data(value):
+        abstract = isinstance(value, jax.ShapeDtypeStruct)
+        return leaf_kind(value) + ("" if abstract else f" {hashlib.sha256(raw_bytes(value)).hexdigest()[:16]}")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return f"{_name(type(value))}{describe({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})}"
+    if hasattr(value, "__qualname__") or hasattr(value, "__name__"):
+        return _name(value)
+    return _name(type(value)) if " at 0x" in repr(value) else repr(value)
+
+
+def walk(tree, path=()) -> Iterator[tuple[str, str, Any]]:
+    """(path, what is there, leaf) of every node, depth first; the leaf is `None` for containers."""
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
+    where = jax.tree_util.keystr(path).lstrip(".") or "the whole"
+    if tree is None or (len(children) == 1 and not children[0][0]):
+        yield where, leaf_kind(tree), tree
+        return
+    yield where, _container(tree), None
+    for key, child in children:
+        yield from walk(child, (*path, *key))
+
+
+def _container(node) -> str:
+    if isinstance(node, eqx.Module):
+        static = [field.name for field in dataclasses.fields(node) if field.metadata.get("static")]
+        settings = ", ".join(f"{name}={describe(getattr(node, name))}" for name in static if hasattr(node, name))
+        return f"{_name(type(node))}({settings})"
+    if isinstance(node, dict | list | tuple):
+        return _name(type(node))
+    structure = jax.tree.structure(node, is_leaf=lambda child: child is not node)
+    return _name(type(node)) + describe(structure.node_data()[1])
+
+
+def leaf_kind(leaf) -> str:
+    """dtype and shape of an array, the type of a number, or a setting as `describe` gives it."""
+    if is_data(leaf):
+        kind = jnp.issubdtype
+        if not (kind(leaf.dtype, np.number) or kind(leaf.dtype, np.bool_) or kind(leaf.dtype, jax.dtypes.prng_key)):
+            raise TypeError(f"an array of dtype {leaf.dtype} cannot be saved; only numbers, booleans and PRNG keys can")
+        return f"{leaf.dtype.name}{list(leaf.shape)}"
+    return type(leaf).__name__ if is_number(leaf) else describe(leaf)
+
+
+def is_data(leaf) -> bool:
+    """Whether a leaf is an array, concrete or abstract."""
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def is_number(leaf) -> bool:
+    """Whether a leaf is a Python number."""
+    return isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic)
+
+
+def is_key(leaf) -> bool:
+    """Whether an array is made of typed PRNG keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _name(thing) -> str:
+    """`package.Class`: without submodules, so that moving a class within its package keeps files readable."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    if module == "__main__":  # a script's classes have one name, whether it is run or imported
+        main = sys.modules["__main__"]
+        module = main.__spec__.name if getattr(main, "__spec__", None) else Path(getattr(main, "__file__", module)).stem
+    qualified = getattr(thing, "__qualname__", None) or thing.__name__
+    return f"{module.split('.')[0]}.{qualified.rpartition('<locals>.')[2]}".removeprefix("builtins.")
+
+
+def raw_bytes(leaf) -> np.ndarray:
+    """The little-endian bytes of an array. Raises `TypeError` for an abstract one."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise TypeError(f"expected an array with values, got {leaf}; abstract trees are for the `like` of load only")
+    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    order = sys.byteorder if array.dtype.byteorder == "=" else {">": "big"}.get(array.dtype.byteorder, "little")
+    if order == "big":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def versions() -> dict:
+    """Versions of the libraries that decide about bits."""
+    return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "equinox": eqx.__version__, "numpy": np.__version__}
