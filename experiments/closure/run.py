@@ -1,0 +1,129 @@
+"""The closure experiment: truth, coarse data, training, free runs, scores and a report, in one command.
+
+    python experiments/closure/run.py [--preset NAME] [--out FOLDER] [--config run.toml] [--FIELD VALUE ...]
+
+Presets: `laptop` (default, ten minutes on two cores), `smoke` (a minute, meaningless numbers), `standard` (ten
+members, three seeds, the Guillaumin–Zanna network: for a GPU). Stages are kept by content in FOLDER/stages: the same
+command goes on after a kill, and a changed setting redoes what depends on it. Results: report.html, metrics.json,
+climates/*.nc, closures/*.ckpt.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from experiments._run import Run, configure  # noqa: E402
+from experiments.closure.config import PRESETS  # noqa: E402
+
+
+def main(argv=None) -> Path:
+    """Run what is missing and return the path of the report."""
+    config, folder = configure(PRESETS, argv, out="runs/closure")
+    with Run(folder, config) as run:
+        models, truths, tunings, trainings = learn(run)
+        climates = free_runs(run, models)
+        from experiments.closure import scores
+
+        return scores.write(run, models, truths, climates, tunings, trainings)
+
+
+def learn(run):
+    """(models, truths, tunings, trainings): closures by label with what they are, and folders of finished stages."""
+    from experiments.closure import stages
+
+    config = run.config
+    physics = _only(config, "fine", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag", "coarse")
+    schedule = _only(config, "spin_up", "learn", "climate", "snapshot", "frame")
+    truths = [
+        run.stage(f"truth-{member}", {**physics, **schedule, "member": member}, _bind(stages.truth, config, member))
+        for member in range(config.members)
+    ]
+    models = {"No closure": {"kind": "none", "closure": None}}
+    tunings, trainings = {}, {}
+    inputs = {"truth": truths[0], **physics, **schedule, **_only(config, "tuning", "amplitudes")}
+    formulas = stages.classical(config)
+    found = parallel(
+        config.workers,
+        {
+            name: _stage(run, f"tune-{_slug(name)}", inputs, _bind(stages.tune, config, closure, truths[0]))
+            for name, closure in formulas.items()
+        },
+    )
+    for name, closure in formulas.items():
+        tunings[name] = found[name]
+        best = stages.best_amplitude(found[name])
+        models[name] = {"kind": "classical", "family": name, "amplitude": 1.0, "closure": closure}
+        models[f"{name}, tuned"] = {
+            "kind": "tuned", "family": name, "amplitude": best, "closure": stages.scaled(closure, best),
+        }  # fmt: skip
+    shape = _only(config, "network", "channels")
+    for seed in range(config.seeds):
+        suffix = "" if config.seeds == 1 else f", seed {seed}"
+        inputs = {"truth": truths[0], **physics, **schedule, **shape, "seed": seed}
+        inputs |= _only(config, "offline_steps", "offline_batch", "offline_rate")
+        offline = run.stage(f"offline-{seed}", inputs, _bind(stages.train_offline, config, seed, truths[0]))
+        inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate") | {"offline": offline}
+        online = run.stage(f"online-{seed}", inputs, _bind(stages.train_online, config, seed, truths[0], offline))
+        data = stages.learning_data(truths[0])
+        for kind, where in (("offline", offline), ("online", online)):
+            label = f"CNN, {kind}{suffix}"
+            closure = stages.load_closure(config, seed, where, data)
+            models[label] = {"kind": kind, "family": f"CNN {kind}", "seed": seed, "closure": closure}
+            trainings[label] = where
+    return models, truths, tunings, trainings
+
+
+def free_runs(run, models: dict) -> dict[str, list[Path]]:
+    """Folders of the free runs of every model and member, `workers` at a time."""
+    from experiments.closure import stages
+    from hybridgcm.fingerprint import digest
+
+    config = run.config
+    total = config.spin_up + config.learn + config.climate
+    physics = _only(config, "coarse", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag", "fine")
+    jobs = {}
+    for label, about in models.items():
+        for member in range(config.members):
+            inputs = {**physics, "closure": digest(about["closure"]), "steps": total, "snapshot": config.snapshot}
+            build = _bind(_free_run, config, about["closure"], member, total)
+            name = f"free-{_slug(label)}-{member}"
+            jobs[label, member] = _stage(run, name, inputs | {"member": member}, build)
+    found = parallel(config.workers, jobs)
+    return {label: [found[label, member] for member in range(config.members)] for label in models}
+
+
+def parallel(workers: int, jobs: dict) -> dict:
+    """Results of the functions in `jobs`, by their keys, on threads: XLA releases Python's lock while it computes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {name: pool.submit(job) for name, job in jobs.items()}
+        return {name: future.result() for name, future in futures.items()}
+
+
+def _free_run(config, closure, member, steps, folder):
+    from experiments.closure import stages
+
+    stages.free_run(config, closure, member, steps, stages.coarse_state(config, member), folder)
+
+
+def _stage(run, name, inputs, build):
+    return lambda: run.stage(name, inputs, build)
+
+
+def _bind(function, *arguments):
+    return lambda folder: function(*arguments, folder)
+
+
+def _only(config, *names) -> dict:
+    """Those settings that a stage depends on."""
+    return {name: getattr(config, name) for name in names}
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label.lower().replace(", ", "-"))
+
+
+if __name__ == "__main__":
+    print(f"report: {main()}")

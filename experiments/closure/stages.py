@@ -1,0 +1,242 @@
+"""What each stage of the closure experiment computes, into a folder of its own."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+import hybridgcm as hg
+from experiments.closure.config import Config
+from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics, nn, train
+from hybridgcm.batches import concatenate, samples, windows
+
+hg.VARIABLES.setdefault("ke", hg.Variable("m2 s-2", "kinetic energy of the anomaly per unit mass"))
+
+
+def model(config: Config, n: int, closure=None) -> hg.Model:
+    """The two-layer model on n² points with pyqg's filter and AB3, as in Ross et al. (2023)."""
+    grid = hg.Torus(n, config.length, dealias=None)
+    flow = hg.QuasiGeostrophic.two_layer(
+        grid, rd=config.rd, delta=config.delta, beta=config.beta, U=(config.shear, 0.0), drag=config.drag
+    )
+    return hg.Model(flow, hg.Filtered(hg.AB3(), hg.exponential_filter(grid)), closure, dt=config.dt)
+
+
+def classical(config: Config) -> dict[str, hg.AbstractClosure]:
+    """Closures with a formula at the amplitude published for *eddy* at 64²; Leith's is that of ocean models."""
+    depths = (config.delta, 1.0)
+    return {
+        "Smagorinsky": hg.Smagorinsky(0.15),
+        "Leith": hg.Leith(0.3),
+        "Zanna–Bolton": hg.ZannaBolton(-46_761_284.0),
+        "Backscatter": hg.BiharmonicBackscatter(depths, 0.007**0.5, 1.2),
+    }
+
+
+def network(config: Config, key) -> eqx.Module:
+    """The untrained network: q, u, v of both layers in, the subgrid forcing of q of both layers out."""
+    if config.network == "guillaumin-zanna":
+        return nn.guillaumin_zanna(6, 2, key=key)
+    return nn.CNN((6, config.channels, config.channels, 2), (5, 3, 3), key=key)
+
+
+def first_state(config: Config, member: int) -> dict:
+    """Coarse white noise of 1e-6 s-1 in the upper layer and a tenth of it below, on the fine grid; no mean."""
+    rough = hg.Torus(config.coarse // 2, config.length, dealias=None)
+    q = 1e-6 * jr.normal(jr.fold_in(jr.key(1), member), (2, *rough.shape)) * jnp.array([1.0, 0.1])[:, None, None]
+    fine = hg.Torus(config.fine, config.length, dealias=None)
+    return {"q": fine.to_grid(rough.resize(rough.to_spectral(q - q.mean((1, 2), keepdims=True)), fine))}
+
+
+def coarse_state(config: Config, member: int) -> dict:
+    """The same start on the coarse grid, by the operator."""
+    fine, coarse = (hg.Torus(n, config.length, dealias=None) for n in (config.fine, config.coarse))
+    q_hat = operator(config)(fine.to_spectral(first_state(config, member)["q"]), fine, coarse)
+    return {"q": coarse.to_grid(q_hat)}
+
+
+def operator(config: Config):
+    """The coarse-graining function that the configuration names."""
+    return {"operator1": coarsen.operator1, "operator2": coarsen.operator2, "cutoff": coarsen.cutoff}[config.operator]
+
+
+def snapshot(model, state) -> dict:
+    """What every run keeps: q and the kinetic energy."""
+    return {"q": model.equation.grid.to_grid(state.y["q"]), "ke": diagnostics.kinetic_energy(model, state)}
+
+
+def fine_snapshot(coarse, operator, fine, state) -> dict:
+    """The same for the truth; its kinetic energy is that of the coarse-grained flow, to compare with the models'."""
+    low = eqx.tree_at(lambda s: s.y, state, coarsen.state(fine.equation.grid, coarse.equation.grid, state.y, operator))
+    return {"q": fine.equation.grid.to_grid(state.y["q"]), "ke": diagnostics.kinetic_energy(coarse, low)}
+
+
+def training_frame(coarse, operator, fine, state) -> dict:
+    """Coarse-grained q and its subgrid forcing S."""
+    return coarsen.sample(fine, coarse, state.y, operator)
+
+
+def truth(config: Config, member: int, folder: Path):
+    """The fine run in three parts: spin-up, training frames (coarse), climate (fine snapshots)."""
+    fine, coarse = model(config, config.fine), model(config, config.coarse)
+    keep = eqx.Partial(fine_snapshot, coarse, operator(config))
+    learn = eqx.Partial(training_frame, coarse, operator(config))
+    attrs = coarsen.metadata(fine, coarse, operator(config)) | {"title": "Two-layer quasi-geostrophic truth"}
+    state = fine.encode(first_state(config, member), jr.key(member))
+    grid = coarse.equation.grid
+    on_coarse = {"dimensions": {name: ("layer", "y", "x") for name in ("q", "S")}, "coordinates": {"x": grid.x, "y": grid.y}}
+    parts = {
+        "spin-up": (config.spin_up, config.snapshot, keep, {}),
+        "learn": (config.learn, config.frame, learn, on_coarse),
+        "climate": (config.climate, config.snapshot, keep, {}),
+    }
+    if member > 0:  # its data train nothing
+        parts["learn"] = (config.learn, config.snapshot, keep, {})
+    for part, (steps, every, save, axes) in parts.items():
+        state = checkpoint.resumable_rollout(
+            fine, state, steps, folder / part, every=every, chunk=_divisor(steps // every, max(1, 720 // every)),
+            save=save, attrs=attrs | {"part": part, "member": member}, progress=f"truth {config.fine}², {part}", **axes,
+        )  # fmt: skip
+
+
+def free_run(config: Config, closure, member: int, steps: int, start: Mapping, folder: Path, progress: str | None = None):
+    """A free run of the coarse model, with its end if it blows up (`blew_up.json`)."""
+    low = model(config, config.coarse, closure)
+    state = low.encode(start, jr.key(member))
+    try:
+        checkpoint.resumable_rollout(
+            low, state, steps, folder / "run", every=config.snapshot, chunk=_divisor(steps // config.snapshot, 12),
+            save=snapshot, attrs={"title": "Coarse model", "member": member}, progress=progress,
+        )  # fmt: skip
+    except hg.BlewUp as error:
+        (folder / "blew_up.json").write_text(json.dumps({"field": error.field, "step": error.step}))
+
+
+def learning_data(folder: Path) -> dict[str, np.ndarray]:
+    """q and S of the training frames `[time, layer, y, x]`."""
+    frames = data.read_store(folder / "learn" / "output.zarr")
+    return {name: frames[name].values for name in ("q", "S")}
+
+
+def tune(config: Config, closure, truth_folder: Path, folder: Path):
+    """Free runs at several amplitudes against the second half of the training period: the honest baseline.
+
+    Error: distributional and spectral Perezhogin errors against the coarse-grained truth, without the fluxes, whose
+    subgrid part the coarse data do not hold. The best amplitude has the smallest product of the two; 0 is tried too.
+    """
+    q = learning_data(truth_folder)["q"]
+    half = len(q) // 2
+    low = model(config, config.coarse)
+    target = metrics.climate(low, q[half :: config.snapshot // config.frame])
+    rows = []
+    for amplitude in (0.0, *config.amplitudes):
+        part = folder / f"amplitude-{amplitude:g}"
+        scaled = None if amplitude == 0 else hg.Scaled(closure, amplitude)
+        free_run(config, scaled, 0, config.tuning, {"q": q[half]}, part)
+        row = {"amplitude": amplitude, "distributional": np.nan, "spectral": np.nan}
+        if not (part / "blew_up.json").exists():
+            run = data.read_store(part / "run" / "output.zarr")["q"].values
+            errors = metrics.perezhogin_errors(metrics.climate(low, run[len(run) // 4 :]), target, last=len(run))
+            row["distributional"] = errors["distributional"]
+            row["spectral"] = float(np.mean([errors[n] for n in ("KEspec1", "KEspec2", "APEgenspec")]))
+        rows.append(row)
+        shutil.rmtree(part)
+    products = [row["distributional"] * row["spectral"] for row in rows]
+    finite = [p if np.isfinite(p) else np.inf for p in products]
+    (folder / "tuning.json").write_text(
+        json.dumps({"rows": rows, "best": rows[int(np.argmin(finite))]["amplitude"]}, indent=1)
+    )
+
+
+def best_amplitude(folder: Path) -> float:
+    """What `tune` found."""
+    return json.loads((folder / "tuning.json").read_text())["best"]
+
+
+def scaled(closure, amplitude: float):
+    """The closure at an amplitude; none at zero."""
+    return hg.Scaled(closure, amplitude) if amplitude else None
+
+
+def train_offline(config: Config, seed: int, truth_folder: Path, folder: Path):
+    """Least squares against the subgrid forcing, the common way; saves `closure` and `log.json`."""
+    learn = learning_data(truth_folder)
+    low = model(config, config.coarse, untrained(config, seed, learn))
+    batches = samples(learn, config.offline_batch, config.offline_steps, jr.key(100 + seed))
+    rate = optax.cosine_decay_schedule(config.offline_rate, config.offline_steps, 0.02)
+    trained, log = _fit(low, batches, train.offline(metrics.mse("S")), rate, seed, folder, f"offline, seed {seed}")
+    _save(config, trained.closure, log, "offline", folder)
+
+
+def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, folder: Path):
+    """Through the solver, from the offline network, over growing horizons; saves `closure` and `log.json`."""
+    learn = learning_data(truth_folder)
+    closure = load_closure(config, seed, offline, learn)
+    low = model(config, config.coarse, closure)
+    q = {"q": learn["q"]}
+    stages = [
+        windows(q, horizon + 1, config.online_batch, steps, jr.fold_in(jr.key(200 + seed), number))
+        for number, (horizon, steps) in enumerate(zip(config.horizons, config.online_steps, strict=True))
+    ]
+    rate = optax.cosine_decay_schedule(config.online_rate, sum(config.online_steps), 0.02)
+    objective = train.online(metrics.mse("q"), every=config.frame, chunk=1)
+    trained, log = _fit(low, concatenate(*stages), objective, rate, seed, folder, f"online, seed {seed}")
+    _save(config, trained.closure, log, "online", folder)
+
+
+def untrained(config: Config, seed: int, learn: Mapping) -> hg.NetworkClosure:
+    """The network at its random start, with the scales of the training data."""
+    low = model(config, config.coarse)
+    some = learn["q"][:: max(1, len(learn["q"]) // 64)]
+    fields = jax.vmap(lambda q: low.view(low.encode({"q": q})))(some)
+    inputs = {name: np.asarray(fields[name]) for name in ("q", "u", "v")}
+    outputs = {"q": learn["S"][:: max(1, len(learn["S"]) // 64)]}
+    return hg.NetworkClosure.from_data(network(config, jr.key(seed)), inputs, outputs)
+
+
+def load_closure(config: Config, seed: int, folder: Path, learn: Mapping) -> hg.NetworkClosure:
+    """The trained closure of a training stage, verified."""
+    like = model(config, config.coarse, untrained(config, seed, learn)).closure
+    return checkpoint.load(folder / "closure.ckpt", like)
+
+
+def cost(config: Config, closure, start: Mapping, steps: int = 400) -> float:
+    """Milliseconds per step of the coarse model, the median of five runs of `steps` steps."""
+    low = model(config, config.coarse, closure)
+    run = eqx.filter_jit(lambda model, state: hg.rollout(model, state, steps, every=steps, save=None)[0])
+    state = run(low, low.encode(start))
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        state = jax.block_until_ready(run(low, state))
+        times.append(time.perf_counter() - begin)
+    return 1e3 * float(np.median(times)) / steps
+
+
+def _fit(low, batches, objective, rate, seed: int, folder: Path, label: str):
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    points = checkpoint.Checkpoints(folder / "checkpoints")
+    return train.fit(
+        low, batches, objective, optimiser, where=lambda m: m.closure.net, key=jr.key(300 + seed),
+        checkpoints=points, every=50, progress=label,
+    )  # fmt: skip
+
+
+def _save(config: Config, closure, log, kind: str, folder: Path):
+    """The closure with what it was made for, and the training record."""
+    about = {"training": kind, "operator": config.operator, "grid": config.coarse, "dt": config.dt, "sign": "tendency"}
+    checkpoint.save(folder / "closure.ckpt", closure, about | {"stepper": "AB3 with pyqg's exponential filter"})
+    (folder / "log.json").write_text(json.dumps(log))
+
+
+def _divisor(frames: int, most: int) -> int:
+    """The largest divisor of `frames` that is at most `most`."""
+    return max(n for n in range(1, most + 1) if frames % n == 0)

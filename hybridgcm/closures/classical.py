@@ -1,0 +1,162 @@
+"""Closures with a formula: eddy viscosities, the Zanna-Bolton stress and energy backscatter."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hybridgcm._typing import Fields, OnGrid, param
+from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.grids import AbstractGrid
+
+
+class Smagorinsky(AbstractClosure):
+    """du = 2 [∂x(ν Sxx) + ∂y(ν Sxy)], dv = 2 [∂x(ν Sxy) + ∂y(ν Syy)], ν = (C Δ)² |S|.
+
+    S the rate of strain (Sxx = ∂u/∂x, Sxy = (∂u/∂y + ∂v/∂x)/2), |S|² = 2 (Sxx² + Syy² + 2 Sxy²), s⁻²; Δ the
+    grid spacing, so C is scale aware. Dissipates energy at the rate ⟨ν |S|²⟩ ≥ 0; conserves momentum.
+    Reads u, v (m s⁻¹); returns u, v (m s⁻²), both `[layer, y, x]`.
+    Published at 64² of the *eddy* configuration: C = .15 (Ross et al. 2023); pyqg's default is .1.
+
+    Smagorinsky (1963), doi:10.1175/1520-0493(1963)091<0099:GCEWTP>2.3.CO;2; Ross et al. (2023),
+    doi:10.1029/2022MS003258. Adds 14 transforms of a field per step, those of `lift` included (13 from 128² on).
+    """
+
+    constant: Float[Array, ""] = param(default=0.1)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
+        twice_xy = u_y + v_x
+        nu = (self.constant * grid.spacing) ** 2 * _root(2 * (u_x**2 + v_y**2) + twice_xy**2)
+        return _stress_divergence(grid, 2 * nu * u_x, nu * twice_xy, 2 * nu * v_y), memory
+
+
+class Leith(AbstractClosure):
+    """dq = div(ν ∇q), ν = (C Δ)³ |∇q|: eddy viscosity for the cascade of potential enstrophy.
+
+    Δ the grid spacing, so C is scale aware. With the potential vorticity of a layered model this is the
+    quasi-geostrophic Leith viscosity: it mixes vorticity and thickness alike. q is the anomaly; the mean
+    gradient Qy is not mixed. Dissipates potential enstrophy at the rate ⟨ν |∇q|²⟩ ≥ 0; conserves the mean of q.
+    Reads q (s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²), which saves a transform each way.
+    Ocean models use C near 1/π (Fox-Kemper and Menemenlis 2008, doi:10.1029/177GM19); default .3.
+
+    Leith (1996), doi:10.1016/S0167-2789(96)00107-7; Bachman et al. (2017), doi:10.1002/2016JC012265.
+    Adds 5 transforms of a field per step.
+    """
+
+    constant: Float[Array, ""] = param(default=0.3)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        q_x, q_y = grid.gradient(grid.to_spectral(fields["q"]))
+        nu = (self.constant * grid.spacing) ** 3 * _root(q_x**2 + q_y**2)
+        return {"q_hat": grid.divergence(nu * q_x, nu * q_y)}, memory
+
+
+class ZannaBolton(AbstractClosure):
+    """(du, dv) = κ div [[E − ζD, ζG], [ζG, E + ζD]], E = (ζ² + D² + G²)/2: a stress found by regression.
+
+    ζ = ∂v/∂x − ∂u/∂y, D = ∂v/∂x + ∂u/∂y (shear), G = ∂u/∂x − ∂v/∂y (stretch), s⁻¹; κ in m², negative. The stress
+    is orthogonal to the strain at every point: energy neutral in total, but it moves energy between scales,
+    forwards; alone it may need extra dissipation. Conserves momentum. Acts on the momentum part only: it knows
+    nothing of the buoyancy part of the subgrid forcing of q.
+    Reads u, v (m s⁻¹); returns u, v (m s⁻²), both `[layer, y, x]`.
+
+    *Not* scale aware. The default κ (pyqg's) was fitted on Δ = 15.6 km (64² on 1000 km) with Gaussian-filtered
+    data (operator 2) and is about −1.15 (2Δ)²/24: for another spacing scale it by Δ², for operator 1 tune it.
+    Zanna and Bolton (2020), doi:10.1029/2020GL088376, equation 6; Ross et al. (2023), doi:10.1029/2022MS003258.
+    Adds 14 transforms of a field per step, those of `lift` included (13 from 128² on).
+    """
+
+    kappa: Float[Array, ""] = param(default=-46_761_284.0)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
+        vorticity, shear, stretch = v_x - u_y, v_x + u_y, u_x - v_y
+        trace = (vorticity**2 + shear**2 + stretch**2) / 2
+        skew, cross = vorticity * shear, vorticity * stretch
+        kappa = self.kappa
+        return _stress_divergence(grid, kappa * (trace - skew), kappa * cross, kappa * (trace + skew)), memory
+
+
+class BiharmonicBackscatter(AbstractClosure):
+    """dq = −∇²(ν Δ² ∇²ζ) − c_B r ∇²ζ, ν = (C Δ)² |S|, r = −⟨ζ ν Δ² ∇²ζ⟩ / ⟨ζ²⟩ (dissipation, then backscatter).
+
+    ζ = ∇²ψ; ⟨⟩ the mean over the domain and, weighted by thickness, over layers. The first term is a biharmonic
+    Smagorinsky viscosity, the second a negative Laplacian one whose single coefficient r ≥ 0 (m² s⁻¹) returns the
+    share c_B of the energy that the first removes, at larger scales. Net energy rate: −(1 − c_B) × dissipation.
+    Δ the grid spacing, so C is scale aware; c_B > 1 can be stable when the model has other dissipation.
+    Reads u, v (m s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²).
+
+    `thickness`: depths of the layers in any unit, fixed at construction. Trainable: `smagorinsky` C, `backscatter` c_B.
+    pyqg's defaults are C = .08, c_B = .99. Published at 64²: *eddy* C = √.007, c_B = 1.2 (Ross et al. 2023,
+    doi:10.1029/2022MS003258), *jet* C = √.005, c_B = .8 (Perezhogin et al. 2023, doi:10.1029/2023MS003681).
+
+    Jansen and Held (2014), doi:10.1016/j.ocemod.2014.06.002; Jansen et al. (2015),
+    doi:10.1016/j.ocemod.2015.05.007. Adds 9 transforms of a field per step.
+    Raises `ValueError` for a thickness that is not positive or does not match the layers of the fields.
+    """
+
+    thickness: tuple[float, ...] = eqx.field(static=True)
+    smagorinsky: Float[Array, ""] = param()
+    backscatter: Float[Array, ""] = param()
+
+    def __init__(self, thickness: Sequence[float], smagorinsky=0.08, backscatter=0.99):
+        thickness = np.atleast_1d(np.asarray(thickness, np.float64))
+        if thickness.ndim != 1 or not (np.all(thickness > 0) and np.isfinite(thickness.sum())):
+            raise ValueError(f"BiharmonicBackscatter needs one positive thickness per layer; got {thickness.tolist()}")
+        self.thickness = tuple((thickness / thickness.sum()).tolist())
+        self.smagorinsky, self.backscatter = smagorinsky, backscatter
+
+    def init(self, fields, grid):
+        layers = fields["u"].shape[0]
+        if layers != len(self.thickness):
+            raise ValueError(
+                f"BiharmonicBackscatter has {len(self.thickness)} thicknesses, the fields {layers} layers; "
+                "pass equation.thickness"
+            )
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
+        vorticity = v_x - u_y
+        roughness_hat = grid.laplacian(grid.to_spectral(vorticity))
+        nu = (self.smagorinsky * grid.spacing) ** 2 * _root(2 * (u_x**2 + v_y**2) + (u_y + v_x) ** 2)
+        flux = nu * grid.spacing**2 * grid.to_grid(roughness_hat)
+        # Moving Laplacians from ψ to ζ turns ⟨ψ dissipation⟩ / ⟨ψ ∇⁴ψ⟩ into grid means of ζ: no transform of ψ.
+        rate = -self._mean(grid, vorticity * flux)
+        scale = jnp.maximum(self._mean(grid, vorticity**2), jnp.finfo(flux.dtype).tiny)
+        dissipation_hat = grid.laplacian(grid.to_spectral(flux))
+        return {"q_hat": -dissipation_hat - self.backscatter * (rate / scale) * roughness_hat}, memory
+
+    def _mean(self, grid: AbstractGrid, a: OnGrid) -> Float[Array, ""]:
+        means = grid.mean(a)
+        return sum(fraction * means[layer] for layer, fraction in enumerate(self.thickness))
+
+
+def _velocity_gradient(fields: Fields, grid: AbstractGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
+    """(∂u/∂x, ∂u/∂y, ∂v/∂x, ∂v/∂y) on the grid, s⁻¹, in one batched transform each way."""
+    x, y = grid.gradient(grid.to_spectral(jnp.stack([fields["u"], fields["v"]])))
+    return x[0], y[0], x[1], y[1]
+
+
+def _stress_divergence(grid: AbstractGrid, xx: OnGrid, xy: OnGrid, yy: OnGrid) -> Fields:
+    """Momentum forcing ∂x τxx + ∂y τxy, ∂x τxy + ∂y τyy of a symmetric stress, brought back in one batch."""
+    # Two calls, not one on a stack: no slower where a grid batches, and where it does not XLA merges τxy's transform.
+    forcing = grid.to_grid(jnp.stack([grid.divergence(xx, xy), grid.divergence(xy, yy)]))
+    return {"u": forcing[0], "v": forcing[1]}
+
+
+def _root(square: OnGrid) -> OnGrid:
+    """√square with a zero, not infinite, derivative where the flow is at rest."""
+    return jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))

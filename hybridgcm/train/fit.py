@@ -1,0 +1,166 @@
+"""The one training loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from hybridgcm.data import check_finite
+from hybridgcm.models import AbstractModel
+
+
+class TrainingFailed(RuntimeError):
+    """Training stopped because steps kept being non-finite.
+
+    `model`: the last good model; `step`: the last batch that gave a finite step (-1 if none); `log`: all records.
+    """
+
+    def __init__(self, model: AbstractModel, step: int, log: list[dict], patience: int):
+        self.model, self.step, self.log = model, step, log
+        super().__init__(
+            f"more than {patience} batches in a row gave a loss or a gradient that is not finite; the last good step is "
+            f"{step} and its model is error.model. Try a smaller learning rate, shorter windows or a weaker closure."
+        )
+
+
+def fit(
+    model: AbstractModel,
+    batches,
+    objective: Callable[[AbstractModel, Any, Array], Array],
+    optimiser,
+    *,
+    where: Callable[[Any], Any],
+    key: Array,
+    patience: int = 20,
+    callback: Callable[[int, AbstractModel, dict], None] | None = None,
+    checkpoints=None,
+    every: int = 100,
+    progress: str | None = None,
+) -> tuple[AbstractModel, list[dict]]:
+    """Minimise objective(model, batch, key) over the leaves that `where(model)` selects, one step per batch.
+
+    Returns the trained model and one record {"step", "loss", "gradient_norm", "skipped"} of Python numbers per
+    batch, ready for JSON lines. Step i uses batches[i] and fold_in(key, i) and nothing else, so a repeated run
+    and a resumed one are exact. `where` reads like `equinox.tree_at`: `lambda m: m.closure.net`, or a tuple of
+    parts. Everything else is passed to the compiled step as it is and returned bitwise, whatever the optimiser
+    does (decay would move an array that is only frozen by stop_gradient).
+
+    A step whose loss or gradient is not finite anywhere, judged before the optimiser and so before any clipping,
+    changes neither weights nor optimiser state and is recorded as skipped; more than `patience` in a row raise
+    `TrainingFailed`.
+
+    - `batches`: a sequence of dicts of arrays; only `len` and index are used, so they may be cut lazily. Each new
+      shape (a longer horizon) compiles again at its first step, which needs more host memory than the steps do.
+    - `optimiser`: any `optax.GradientTransformation`.
+    - `callback(step, model, record)` runs on the host after every step, and again for steps that a resumed run
+      repeats.
+    - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the
+      end, and the newest one is continued from. After a kill the result is that of an uninterrupted run, bit
+      for bit.
+    - `progress` labels a bar with the loss.
+
+    Raises `ValueError` if `where` selects nothing that can be trained, for complex weights, and for a batch with
+    a value that is not finite, before its step; `TypeError` if `batches` cannot be indexed.
+    """
+    _check_batches(batches)
+    trainable, frozen = eqx.partition(model, _selection(model, where))
+    state, log = optimiser.init(trainable), []
+    identity = {"key": np.asarray(jr.key_data(key)).tolist(), "batches": len(batches)}
+    if checkpoints is not None:
+        (trainable, state), log = _resume(checkpoints, (trainable, state), identity)
+    bar = _bar(progress, len(batches), len(log))
+    try:
+        for index in range(len(log), len(batches)):
+            batch = batches[index]
+            _check_batch(batch, index)
+            trainable, state, numbers = _step(
+                trainable, state, frozen, batch, jr.fold_in(key, index), objective, optimiser
+            )
+            loss, norm, finite = (number.item() for number in numbers)
+            log.append({"step": index, "loss": loss, "gradient_norm": norm, "skipped": not finite})
+            if callback is not None:
+                callback(index, eqx.combine(trainable, frozen), log[-1])
+            if len(log) > patience and all(record["skipped"] for record in log[-patience - 1 :]):
+                good = max((record["step"] for record in log if not record["skipped"]), default=-1)
+                raise TrainingFailed(eqx.combine(trainable, frozen), good, log, patience)
+            if checkpoints is not None and (len(log) % every == 0 or len(log) == len(batches)):
+                checkpoints.save(len(log), (trainable, state), {"log": log, **identity})
+            bar.update(1)
+            bar.set_postfix_str(f"loss {loss:.3g}", refresh=False)
+    finally:
+        bar.close()
+    return eqx.combine(trainable, frozen), log
+
+
+@eqx.filter_jit
+def _step(trainable, state, frozen, batch, key, objective, optimiser):
+    import optax
+
+    total = lambda trainable: jnp.mean(objective(eqx.combine(trainable, frozen), batch, key))
+    loss, gradient = eqx.filter_value_and_grad(total)(trainable)
+    leaves = jax.tree.leaves(gradient)
+    finite = jnp.isfinite(loss) & jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    updates, new_state = optimiser.update(gradient, state, trainable)
+    new = optax.apply_updates(trainable, updates)
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    return keep(new, trainable), keep(new_state, state), (loss, optax.tree.norm(gradient), finite)
+
+
+def _selection(model, where):
+    """A tree of booleans: True at the real floating-point leaves that `where` selects."""
+    part = where(model)
+    leaves = jax.tree.leaves(part)
+    if not any(map(eqx.is_inexact_array, leaves)):
+        raise ValueError(
+            f"where selects {part!r:.80}, which holds no floating-point JAX array to train; "
+            "where=lambda m: m.closure trains a closure, lambda m: m.closure.net the network in it"
+        )
+    if any(eqx.is_inexact_array(leaf) and jnp.iscomplexobj(leaf) for leaf in leaves):
+        raise ValueError(
+            "where selects complex weights; jax.grad gives the conjugate of their ascent direction and optimisers do "
+            "not correct it: store them as pairs of real arrays"
+        )
+    nothing = jax.tree.map(lambda _: False, model)
+    return eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
+
+
+def _check_batches(batches):
+    if not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")) or isinstance(batches, dict):
+        raise TypeError(
+            f"batches needs len() and an index, so that a resumed run sees the same order; got {type(batches).__name__}: "
+            "pass a list of batches"
+        )
+    if len(batches) == 0:
+        raise ValueError("batches is empty: there is nothing to train on")
+
+
+def _check_batch(batch, index: int):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if eqx.is_inexact_array_like(leaf):
+            check_finite(f"batch {index}: {jax.tree_util.keystr(path, simple=True, separator='.')}", leaf)
+
+
+def _resume(checkpoints, like, identity: dict):
+    """Tree and log of the newest checkpoint, or `like` and an empty log."""
+    found = checkpoints.latest(like)
+    if found is None:
+        return like, []
+    _, tree, meta = found
+    for name, value in identity.items():
+        if meta[name] != value:
+            raise ValueError(
+                f"this checkpoint was written with {name} = {meta[name]}, the run asks for {value}; "
+                "continue with the same, or start in an empty folder"
+            )
+    return tree, list(meta["log"])
+
+
+def _bar(label: str | None, total: int, done: int):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, initial=done, desc=label, unit="batch", mininterval=1.0, disable=label is None)

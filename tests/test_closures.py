@@ -1,0 +1,392 @@
+"""One contract for all closures, the physics of the classical ones, and the network closure's checks."""
+
+import re
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import double, eddies, error, run, same_bits
+
+import hybridgcm as hg
+from hybridgcm.closures import BiharmonicBackscatter, Leith, NetworkClosure, Smagorinsky, ZannaBolton
+from hybridgcm.nn import CNN
+
+GOLDEN = Path(__file__).parent / "golden" / "closures_32.npz"
+RMS = (5e-6, 5e-7)  # of q per layer, s-1
+DEPTH = (500.0, 2000.0)  # m
+
+
+def network(outputs=("q",), scale=(2e-11, 2e-12)):
+    """A CNN closure with a smooth activation and a last layer that is not zero."""
+    net = CNN((2, 4, 2 * len(outputs)), (3, 3), key=jr.key(3), activation=jnp.tanh)
+    last = jr.normal(jr.key(4), net.weights[-1].shape) / 6
+    net = eqx.tree_at(lambda net: net.weights[-1], net, last)
+    return NetworkClosure(net, ("q",), outputs, RMS, scale * len(outputs))
+
+
+CLOSURES = {
+    "Smagorinsky": lambda: Smagorinsky(0.2),
+    "Leith": lambda: Leith(0.5),
+    "ZannaBolton": lambda: ZannaBolton(-4e8),
+    "BiharmonicBackscatter": lambda: BiharmonicBackscatter(DEPTH, 0.2, 0.5),
+    "NetworkClosure": network,
+    "NetworkClosure on u, v": lambda: network(("u", "v"), (2e-7, 2e-8)),
+    "Sum": lambda: hg.Sum(Smagorinsky(0.1), Leith(0.2), network()),
+    "Scaled": lambda: hg.Scaled(ZannaBolton(-4e8), 0.5),
+}
+every_closure = pytest.mark.parametrize("name", CLOSURES)
+
+
+def model_with(closure, grid=None):
+    grid = double(16) if grid is None else grid
+    return hg.Model(hg.QuasiGeostrophic.two_layer(grid, tau=86400.0), hg.AB3(), closure, dt=3600.0)
+
+
+def start(model, seed=0):
+    return model.encode({"q": eddies(model.equation.grid, 2, RMS, seed)}, jr.key(7))
+
+
+@eqx.filter_jit
+def forcing_of(model, state):
+    """Forcing by name, lifted forcing and memory at a state."""
+    equation = model.equation
+    forcing, memory = model.closure(equation.view(state.y), equation.grid, state.memory, state.key)
+    return forcing, equation.lift(forcing), memory
+
+
+def power(equation, q_hat, dq_hat):
+    """Rate of change of total energy by a tendency of q, m² s⁻³ (mean over area and depth)."""
+    return -float(jnp.sum(equation.thickness * equation.grid.inner(equation.invert(q_hat), dq_hat)))
+
+
+def shapes(tree):
+    return jax.tree.map(lambda a: (a.shape, str(a.dtype)), tree)
+
+
+# ---- the contract, for every closure ----
+
+
+@every_closure
+def test_one_step_keeps_types_and_structure_and_memory_its_own(name):
+    for dtype in (jnp.float32, jnp.float64):
+        model = model_with(CLOSURES[name](), hg.Torus(16, 1e6, dtype=dtype))
+        state = start(model)
+        forcing, _, memory = jax.eval_shape(lambda m, s: forcing_of(m, s), model, state)
+        assert {str(jnp.finfo(a.dtype).dtype) for a in forcing.values()} == {jnp.dtype(dtype).name}
+        assert jax.tree.structure(memory) == jax.tree.structure(state.memory)
+        after = jax.eval_shape(model.step, state)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert shapes(after) == shapes(state)
+
+
+@every_closure
+def test_restart_is_bitwise_and_vmap_equals_a_loop(name):
+    model = model_with(CLOSURES[name](), double(32))
+    state = start(model)
+    once, twice = run(model, state, 40), run(model, run(model, state, 20), 20)
+    assert same_bits(once, twice), f"{name}: 40 steps are not 20 + 20 steps"
+    other = start(model, seed=1)
+    both = jax.tree.map(lambda *a: jnp.stack(a), once.y, other.y)
+    states = [eqx.tree_at(lambda s: s.y, state, y) for y in (once.y, other.y)]
+    batch = eqx.tree_at(lambda s: s.y, state, both)
+    axes = eqx.tree_at(lambda s: s.y, jax.tree.map(lambda _: None, state), {"q": 0})
+    together = eqx.filter_jit(jax.vmap(lambda s: model.step(s).y["q"], (axes,)))(batch)
+    alone = jnp.stack([eqx.filter_jit(model.step)(s).y["q"] for s in states])
+    assert error(together, alone) < 1e-12, error(together, alone)
+
+
+def _loss(model, q, steps):
+    state = hg.rollout(model, model.encode({"q": q}, jr.key(7)), steps, every=steps, save=None)[0]
+    q = model.view(state)["q"] / jnp.asarray(RMS)[:, None, None]
+    return jnp.mean(q**2 * jnp.linspace(1, 2, q.shape[-1]))
+
+
+@every_closure
+def test_gradient_of_50_steps_equals_central_differences_for_every_leaf(name):
+    model = model_with(CLOSURES[name]())
+    q = jnp.asarray(eddies(model.equation.grid, 2, RMS))
+    loss = eqx.filter_jit(lambda closure: _loss(eqx.tree_at(lambda m: m.closure, model, closure), q, 50))
+    gradient = eqx.filter_jit(eqx.filter_grad(loss))(model.closure)
+    paths, tree = jax.tree_util.tree_flatten_with_path(eqx.filter(model.closure, eqx.is_inexact_array))
+    slopes, h = jax.tree.leaves(gradient), 1e-3
+    assert len(slopes) == len(paths) > 0
+    for index, (path, leaf) in enumerate(paths):
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        direction = jr.normal(jr.key(index), leaf.shape) * jnp.maximum(jnp.abs(leaf), 0.1 * (leaf == 0))
+        shifted = lambda x, direction=direction, path=path: jax.tree_util.tree_map_with_path(
+            lambda p, a: a + x * direction if p == path else a, model.closure
+        )
+        f = [float(loss(shifted(x * h))) for x in (-2, -1, 1, 2)]
+        numeric = (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * h)
+        exact = float(jnp.sum(slopes[index] * direction))
+        assert abs(exact) > 1e-7, f"{where} has gradient {exact} along a random direction"
+        assert abs(numeric / exact - 1) < 1e-6, f"{where}: {exact} against {numeric}"
+
+
+@every_closure
+def test_adjoint_of_three_steps_passes_the_dot_product_test(name):
+    model = model_with(CLOSURES[name]())
+    rms = np.reshape(RMS, (2, 1, 1))
+    weights, fixed = eqx.partition(model.closure, eqx.is_inexact_array)
+
+    def advance(x, factors):
+        closure = eqx.combine(jax.tree.map(jnp.multiply, weights, factors), fixed)
+        state = eqx.tree_at(lambda m: m.closure, model, closure).encode({"q": x * rms}, jr.key(7))
+        moved = eqx.tree_at(lambda m: m.closure, model, closure)
+        for _ in range(3):
+            state = moved.step(state)
+        return model.view(state)["q"] / rms
+
+    x = jnp.asarray(eddies(model.equation.grid, 2, 1.0))
+    ones = jax.tree.map(jnp.ones_like, weights)
+    keys = iter(jr.split(jr.key(1), 99))
+    noise = lambda tree: jax.tree.map(lambda a: jr.normal(next(keys), a.shape), tree)
+    v, w = noise((x, ones)), noise(x)
+    forward = jax.jit(lambda v: jax.jvp(advance, (x, ones), v)[1])(v)
+    back = jax.jit(lambda w: jax.vjp(advance, x, ones)[1](w))(w)
+    dot = lambda a, b: sum(float(jnp.sum(p * q)) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+    size = np.sqrt(dot(forward, forward) * dot(w, w))
+    distance = abs(dot(forward, w) - dot(v, back)) / size
+    assert distance < 1e-12, f"{name}: <Mv, w> and <v, M'w> differ by {distance} of |Mv||w|"
+
+
+@every_closure
+def test_flow_at_rest_has_finite_forcing_and_gradient(name):
+    model = model_with(CLOSURES[name]())
+    rest = jnp.zeros((2, *model.equation.grid.shape))
+    value, slopes = eqx.filter_jit(
+        eqx.filter_value_and_grad(lambda a: _loss(eqx.tree_at(lambda m: m.closure, model, a), rest, 2))
+    )(model.closure)
+    assert np.isfinite(value) and all(np.isfinite(a).all() for a in jax.tree.leaves(slopes)), name
+
+
+@every_closure
+def test_mean_forcing_is_zero_on_every_grid(name):
+    for grid in (double((16, 24), (1e6, 1.5e6), dealias=3 / 2), double(16, dealias=None)):
+        model = model_with(CLOSURES[name](), grid)
+        forcing, lifted, _ = forcing_of(model, start(model))
+        for part, a in forcing.items():
+            a = grid.to_grid(a) if part.endswith("_hat") else a
+            assert a.shape == (2, *grid.shape)
+            ratio = float(jnp.max(jnp.abs(grid.mean(a)) / jnp.sqrt(grid.mean(a**2))))
+            assert ratio < 1e-13, f"{name}: mean of {part} is {ratio} of its rms"
+        assert jnp.max(jnp.abs(lifted["q"])) > 0
+
+
+TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128² batch, larger ones do not
+    "Smagorinsky": {32: 14, 128: 13},
+    "Leith": {32: 5},
+    "ZannaBolton": {32: 14},
+    "BiharmonicBackscatter": {32: 9},
+    "NetworkClosure": {32: 1, 128: 1},
+    "NetworkClosure on u, v": {32: 2},
+    "Scaled": {32: 14},
+}
+
+
+def transforms(model):
+    """Number of 2-D transforms of one field in the compiled step."""
+    text = jax.jit(lambda m, s: m.step(s)).lower(model, start(model)).compile().as_text()
+    sizes = [[int(n) for n in size.split(",")] for size in re.findall(r"= \w+\[([\d,]+)\]\S* fft\(", text)]
+    return sum(np.prod(size[:-2]) for size in sizes) / model.equation.layers
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_closure_adds_no_transform_beyond_what_it_needs(name):
+    for n, expected in TRANSFORMS[name].items():
+        grid = hg.Torus(n, 1e6)
+        bare, extra = transforms(model_with(None, grid)), transforms(model_with(CLOSURES[name](), grid))
+        assert (bare, extra - bare) == (5, expected), f"{name} at {n}²: {bare} bare, {extra} with closure"
+
+
+def test_closures_in_a_sum_share_their_transforms():
+    both = hg.Sum(Smagorinsky(), BiharmonicBackscatter(DEPTH))
+    added = transforms(model_with(both, hg.Torus(32, 1e6))) - 5
+    assert added == 14 + 9 - 6, f"{added}: the velocity gradient costs 6 transforms, once"
+
+
+# ---- physics ----
+
+
+@pytest.mark.parametrize("name", ["smagorinsky", "zanna_bolton", "backscatter"])
+def test_forcing_equals_that_of_pyqg(name):
+    golden, grid = np.load(GOLDEN), double(32, dealias=None)
+    equation = hg.QuasiGeostrophic.two_layer(grid)
+    closure = {
+        "smagorinsky": Smagorinsky(0.1),
+        "zanna_bolton": ZannaBolton(),
+        "backscatter": BiharmonicBackscatter(equation.thickness),
+    }[name]
+    forcing, _ = closure(equation.view({"q": grid.to_spectral(golden["q"])}), grid, None, jr.key(0))
+    ours = grid.to_grid(forcing["q_hat"]) if "q_hat" in forcing else jnp.stack([forcing["u"], forcing["v"]])
+    keep = (np.arange(17) < 16) & (np.arange(32)[:, None] != 16)  # pyqg differentiates Nyquist modes, we do not
+    ours = np.fft.irfft2(np.fft.rfft2(np.asarray(ours)) * keep)
+    for layer in range(2):
+        distance = error(ours[..., layer, :, :], golden[name][..., layer, :, :])
+        assert distance < 1e-13, f"{name}, layer {layer}: {distance} from {golden['versions']}"
+
+
+@pytest.mark.parametrize("dealias", [None, 2 / 3, 3 / 2])
+def test_energy_rates_of_the_classical_closures(dealias):
+    grid = double(32, dealias=dealias)
+    rates, scale = {}, None
+    for name in ("Smagorinsky", "Leith", "ZannaBolton"):
+        model = model_with(CLOSURES[name](), grid)
+        state = start(model)
+        _, lifted, _ = forcing_of(model, state)
+        rates[name] = power(model.equation, state.y["q"], lifted["q"])
+        if name == "ZannaBolton":
+            psi_hat = model.equation.invert(state.y["q"])
+            size = jnp.sqrt(grid.inner(psi_hat, psi_hat) * grid.inner(lifted["q"], lifted["q"]))
+            scale = float(jnp.sum(model.equation.thickness * size))
+    assert rates["Smagorinsky"] < 0 and rates["Leith"] < 0, rates
+    assert abs(rates["ZannaBolton"]) < 1e-14 * scale, f"{rates['ZannaBolton'] / scale}"
+
+
+def test_smagorinsky_dissipates_nu_times_strain_squared():
+    model = model_with(Smagorinsky(0.2), double(32))
+    grid, state = model.equation.grid, start(model)
+    _, lifted, _ = forcing_of(model, state)
+    u, v = (grid.to_spectral(model.view(state)[name]) for name in "uv")
+    (u_x, u_y), (v_x, v_y) = grid.gradient(u), grid.gradient(v)
+    strain = jnp.sqrt(2 * u_x**2 + 2 * v_y**2 + (u_y + v_x) ** 2)
+    expected = -float(jnp.sum(model.equation.thickness * grid.mean((0.2 * grid.spacing) ** 2 * strain**3)))
+    ratio = power(model.equation, state.y["q"], lifted["q"]) / expected
+    assert abs(ratio - 1) < 1e-12, ratio
+
+
+def test_leith_dissipates_enstrophy_in_every_layer():
+    model = model_with(Leith(0.5), double(32))
+    grid, q_hat = model.equation.grid, start(model).y["q"]
+    _, lifted, _ = forcing_of(model, start(model))
+    q_x, q_y = grid.gradient(q_hat)
+    expected = -grid.mean((0.5 * grid.spacing) ** 3 * (q_x**2 + q_y**2) ** 1.5)
+    ratio = np.asarray(grid.inner(q_hat, lifted["q"]) / expected)
+    assert np.all(np.abs(ratio - 1) < 1e-12), ratio
+
+
+def test_backscatter_returns_its_share_of_the_energy():
+    rates = []
+    for share in (0.0, 0.5, 1.0, 1.2):
+        model = model_with(BiharmonicBackscatter(DEPTH, 0.2, share), double(32))
+        state = start(model)
+        rates.append(power(model.equation, state.y["q"], forcing_of(model, state)[1]["q"]))
+    ratios = np.array(rates) / rates[0]
+    assert rates[0] < 0
+    assert np.allclose(ratios, [1, 0.5, 0, -0.2], atol=1e-12), ratios
+
+
+@pytest.mark.parametrize(("name", "power_of_spacing"), [("Smagorinsky", 2), ("Leith", 3), ("ZannaBolton", 0)])
+def test_same_flow_on_a_finer_grid_is_forced_with_the_power_of_the_spacing(name, power_of_spacing):
+    coarse, fine = (model_with(CLOSURES[name](), double(n, dealias=3 / 2)) for n in (32, 64))
+    state = start(coarse)
+    q_hat = coarse.equation.grid.resize(state.y["q"], fine.equation.grid)
+    lifted = forcing_of(fine, eqx.tree_at(lambda s: s.y["q"], start(fine), q_hat))[1]["q"]
+    low = fine.equation.grid.resize(lifted, coarse.equation.grid)
+    grid = coarse.equation.grid
+    ratio = np.asarray(grid.inner(forcing_of(coarse, state)[1]["q"], q_hat := state.y["q"]) / grid.inner(low, q_hat))
+    assert np.all(np.abs(ratio / 2**power_of_spacing - 1) < 0.02), ratio
+
+
+# ---- combinators ----
+
+
+def test_sum_adds_and_scaled_is_linear():
+    parts = [CLOSURES[name]() for name in ("Smagorinsky", "Leith", "NetworkClosure")]
+    lift = lambda closure: forcing_of(model := model_with(closure), start(model))[1]["q"]
+    alone = [lift(part) for part in parts]
+    assert error(lift(hg.Sum(*parts)), sum(alone)) < 1e-13
+    assert error(lift(hg.Sum(parts[0], hg.Sum(*parts[1:]))), lift(hg.Sum(hg.Sum(*parts[:2]), parts[2]))) < 1e-13
+    for part, single in zip(parts, alone):
+        assert error(lift(hg.Scaled(part, -1.5)), -1.5 * single) < 1e-13
+
+
+def test_memories_of_a_sum_stay_apart():
+    closure = hg.Sum(Smagorinsky(), hg.Sum(Leith(), network()))
+    assert start(model_with(closure)).memory == (None, (None, None))
+
+
+# ---- wrong use ----
+
+
+@pytest.mark.parametrize("wrap", [lambda c: c, lambda c: hg.Scaled(c, 0.5), lambda c: hg.Sum(Smagorinsky(), c)])
+def test_wrong_forcing_name_raises_with_a_hint(wrap):
+    model = model_with(wrap(network(("q_hatt",))))
+    with pytest.raises(ValueError, match="did you mean 'q_hat'"):
+        jax.eval_shape(model.step, start(model))
+
+
+def test_wrong_input_name_raises_with_a_hint():
+    net = CNN((2, 2), (1,), key=jr.key(0))
+    with pytest.raises(ValueError, match="did you mean 'psi'"):
+        start(model_with(NetworkClosure(net, ("psii",), ("q",))))
+
+
+@pytest.mark.parametrize(
+    ("channels", "arguments", "message"),
+    [
+        ((2, 2), (("q",), ("q",), (1.0, 1.0, 1.0)), "input_scale has 3 entries"),
+        ((2, 2), (("q",), ("q",), 1.0, (1.0, 1.0, 1.0)), "output_scale has 3 entries"),
+        ((2, 1), (("q",), ("q",)), r"expected \(2, 16, 16\)"),
+        ((2, 2), (("q",), ("q",), -1.0), "positive number"),
+        ((2, 2), ("q", "q"), "tuples of names"),
+    ],
+)
+def test_network_that_does_not_fit_raises(channels, arguments, message):
+    net = CNN(channels, (1,), key=jr.key(0))
+    with pytest.raises(ValueError, match=message):
+        model = model_with(NetworkClosure(net, *arguments))
+        jax.eval_shape(model.step, start(model))
+
+
+def test_thickness_must_match_the_layers():
+    with pytest.raises(ValueError, match="pass equation.thickness"):
+        start(model_with(BiharmonicBackscatter((1.0, 1.0, 1.0))))
+    with pytest.raises(ValueError, match="positive thickness"):
+        BiharmonicBackscatter((1.0, -1.0))
+
+
+# ---- normalisation ----
+
+
+def test_scales_from_data_are_standard_deviations_per_channel():
+    rng = np.random.default_rng(0)
+    data = {
+        name: rng.standard_normal((5, 2, 8, 8)) * np.array(s)[:, None, None]
+        for name, s in {"q": (1, 2), "u": (3, 4)}.items()
+    }
+    net = CNN((4, 2), (3,), key=jr.key(0))
+    closure = NetworkClosure.from_data(net, data, {"q": 1e-12 * data["q"]})
+    assert closure.inputs == ("q", "u") and closure.outputs == ("q",)
+    expected = [data[name][:, layer].std() for name in ("q", "u") for layer in (0, 1)]
+    assert np.allclose(closure.input_scale, expected, rtol=1e-12)
+    assert np.allclose(closure.output_scale, 1e-12 * np.array(expected[:2]), rtol=1e-12)
+
+
+def test_forcing_scales_with_the_normalisation_and_splits_by_name():
+    closure = network(("u", "v"), (2e-7, 2e-8))
+    model = model_with(closure)
+    fields, grid = model.view(start(model)), model.equation.grid
+    forcing, _ = closure(fields, grid, None, jr.key(0))
+    y = closure.net(fields["q"] / np.reshape(RMS, (2, 1, 1))) * np.reshape((2e-7, 2e-8) * 2, (4, 1, 1))
+    y = y - grid.mean(y)[:, None, None]
+    assert list(forcing) == ["u", "v"]
+    assert error(forcing["u"], y[:2]) < 1e-13 and error(forcing["v"], y[2:]) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((2, 8, 8)), r"expected \[sample, layer, y, x\]"),
+        (np.ones((3, 2, 8, 8)), "layer 0 has standard deviation 0.0"),
+        (np.full((3, 2, 8, 8), np.nan), "not finite"),
+    ],
+)
+def test_data_without_a_scale_raises(array, message):
+    net = CNN((2, 2), (3,), key=jr.key(0))
+    with pytest.raises(ValueError, match=message):
+        NetworkClosure.from_data(net, {"q": array}, {"q": array})
