@@ -47,9 +47,9 @@ def param(**kwargs):
     """
 
     def convert(value):
-        if isinstance(value, jax.Array | np.ndarray) or not isinstance(value, int | float | tuple | list):
-            return value
-        return jnp.asarray(value, float)
+        if isinstance(value, np.ndarray | int | float | tuple | list):
+            return jnp.asarray(value, float)
+        return value
 
     return eqx.field(converter=convert, **kwargs)
 

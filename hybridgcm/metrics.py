@@ -12,7 +12,9 @@ from jaxtyping import Array
 
 from hybridgcm import coarsen, diagnostics
 from hybridgcm._typing import Fields, nearest
-from hybridgcm.grids import Torus
+from hybridgcm.equations import QuasiGeostrophic
+from hybridgcm.grids import AbstractGrid, Torus
+from hybridgcm.grids.base import scale
 from hybridgcm.models import Model
 
 Metric = Callable[[Fields, Fields], Array]
@@ -54,6 +56,37 @@ def variance(name: str) -> Metric:
         return jnp.mean(jnp.var(p / size, (-2, -1)) / _positive(jnp.var(t / size, (-2, -1))), -1)
 
     return metric
+
+
+def energy(equation: QuasiGeostrophic) -> Metric:
+    """Loss E(p − t)/E(t), E the total energy −½ Σᵢ hᵢ ⟨ψᵢ qᵢ⟩ of q, averaged over frames first: 0-d.
+
+    The energy norm weights large scales, which carry the flow, against small ones, which fill the error of q. Frames
+    `[*lead, layer, y, x]`; 0 is perfect, 1 a prediction of zero, 2 an uncorrelated one. Differentiable.
+    """
+    unit = 1e-6  # s⁻¹: squares of q, of 1e-12 s⁻², would come near the end of float32 in the products below
+
+    def total(q):
+        q_hat = equation.grid.to_spectral(q / unit)
+        return -jnp.sum(equation.thickness * equation.grid.inner(equation.invert(q_hat), q_hat))
+
+    def metric(prediction, target):
+        p, t = (a.reshape(-1, *a.shape[-3:]) for a in _pair("q", prediction, target))
+        return jnp.mean(jax.vmap(total)(p - t)) / jnp.mean(jax.vmap(total)(t))
+
+    return metric
+
+
+def resolved(metric: Metric, grid: AbstractGrid, factor: Array) -> Metric:
+    """`metric` of fields whose modes are multiplied by `factor` `[l, k]` first, prediction and target alike.
+
+    With a per-step filter in the model, the error of q after a few hours is that of the modes which the filter damps,
+    whatever the closure does: a closure trained on it pumps energy there. `factor = exponential_filter(grid) == 1`
+    compares the scales that the filter leaves alone.
+    """
+    factor = jnp.asarray(factor, grid.eigenvalues.dtype)
+    only = lambda fields: {n: grid.to_grid(scale(factor, grid.to_spectral(a))) for n, a in fields.items()}
+    return lambda prediction, target: metric(only(prediction), only(target))
 
 
 @dataclasses.dataclass(frozen=True)

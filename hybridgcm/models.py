@@ -49,6 +49,10 @@ class AbstractModel(eqx.Module):
         """Named grid-space fields of a state, `[layer, y, x]`."""
 
     @abc.abstractmethod
+    def decode(self, state: State) -> Fields:
+        """What `encode` takes, from a state: the prognostics alone, cheaper than `view`."""
+
+    @abc.abstractmethod
     def courant(self, state: State) -> Array:
         """Largest Courant number of the flow, 0-d; zero where the notion does not apply."""
 
@@ -106,8 +110,11 @@ class Model(AbstractModel):
     def view(self, state: State) -> Fields:
         return self.equation.view(state.y)
 
+    def decode(self, state: State) -> Fields:
+        return {name: self.equation.grid.to_grid(a_hat) for name, a_hat in state.y.items()}
+
     def courant(self, state: State) -> Array:
-        """max (|u|/Δx + |v|/Δy)·dt with the mean flow, over all points and layers."""
+        """max (|u| + |v|)·dt/Δ with the mean flow, over all points and layers; Δ is `grid.spacing`."""
         u, v = self.equation.advecting_velocity(state.y)
         return self.equation.grid.courant(u, v, self.dt)
 
@@ -134,4 +141,6 @@ def _check_fields(fields: dict[str, ArrayLike], equation: AbstractEquation):
             bad = ~np.isfinite(np.asarray(fields[name]))  # NumPy: inside jit, JAX would trace even constants
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(f"{name} has {int(bad.sum())} values that are not finite, the first at {first}; mask or fill them")
+                raise ValueError(
+                    f"{name} has {int(bad.sum())} values that are not finite, the first at {first}; mask or fill them"
+                )

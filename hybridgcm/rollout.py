@@ -122,7 +122,11 @@ def stream(
             _check(out, finite, float(speed), step, good, courant)
             if bar:
                 bar.update(size)
-            yield state, {name: value for name, value in out.items() if value is not None} | {"step": step, "time": step * model.dt}
+            yield (
+                state,
+                {name: value for name, value in out.items() if value is not None}
+                | {"step": step, "time": step * model.dt},
+            )
     finally:
         if bar:
             bar.close()
@@ -138,11 +142,15 @@ def _frames(steps: int, every: int, chunk: int | None) -> int:
 
 
 def _check(out: dict, finite: dict, speed: float, step: np.ndarray, good: State, limit: float):
+    first = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if np.issubdtype(leaf.dtype, np.inexact):
             bad = ~np.isfinite(leaf.reshape(len(step), -1)).all(1)
             if bad.any():
-                raise BlewUp(jax.tree_util.keystr(path, simple=True, separator="."), int(step[bad.argmax()]), good)
+                first[jax.tree_util.keystr(path, simple=True, separator=".")] = int(step[bad.argmax()])
+    if first:  # of those that go first, prognostics are what the user can act on
+        name = min(first, key=lambda name: (first[name], name.split(".")[-1] not in finite))
+        raise BlewUp(name, first[name], good)
     for name, flag in finite.items():
         if not flag:
             raise BlewUp(f"state.y.{name}", int(step[-1]), good)

@@ -52,10 +52,10 @@ def training(folder):
     model, state = flow()
     _, out = eqx.filter_jit(hg.rollout)(model, state, 30)
     truth = {"q": out["save"]["q"]}
-    batches = concatenate(windows(truth, 2, 2, 30, jr.key(2)), windows(truth, 4, 2, 30, jr.key(3)))
+    batches = concatenate(windows(truth, 2, 2, 60, jr.key(2)), windows(truth, 4, 2, 60, jr.key(3)))
     print("ready", flush=True)
     loss = lambda prediction, target: jnp.mean((1e5 * (prediction["q"] - target["q"])) ** 2)
-    optimiser = optax.adamw(optax.cosine_decay_schedule(1e-2, 60))
+    optimiser = optax.adamw(optax.cosine_decay_schedule(1e-2, 120))
     step = lambda index, model, record: print(index, flush=True)
     checkpoints = Checkpoints(folder, fingerprint={"config": "test"})
     where = {"where": lambda m: m.closure, "key": jr.key(4)}

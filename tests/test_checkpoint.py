@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import equinox as eqx
@@ -21,7 +20,6 @@ import pytest
 import hybridgcm as hg
 from hybridgcm import files
 from hybridgcm.checkpoint import Checkpoints, CorruptFile, FingerprintMismatch, load, read_meta, save
-from hybridgcm.files import FolderInUse, claim
 from hybridgcm.fingerprint import digest
 
 
@@ -298,56 +296,6 @@ def test_checkpoints_move_with_their_folder(tmp_path):
     shutil.copytree(tmp_path / "a", tmp_path / "b" / "c")
     shutil.rmtree(tmp_path / "a")
     assert Checkpoints(tmp_path / "b" / "c").latest({"w": jnp.ones(2)})[0] == 4
-
-
-HOLD = """
-import sys, time, os
-from hybridgcm.files import FolderInUse, claim
-print("ready", flush=True)
-sys.stdin.readline()
-start = time.monotonic()
-try:
-    with claim(sys.argv[1]):
-        print("won", os.getpid(), flush=True)
-        sys.stdin.readline()
-except FolderInUse as error:
-    print(f"lost {time.monotonic() - start:.3f} {error}", flush=True)
-"""
-
-
-def test_of_five_starters_exactly_one_wins_and_a_kill_frees_the_folder(tmp_path):
-    start = lambda: subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    starters = [start() for _ in range(5)]
-    try:
-        for process in starters:
-            assert process.stdout.readline() == "ready\n"
-        for process in starters:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        said = [process.stdout.readline().split() for process in starters]
-        winners = [p for p, words in zip(starters, said, strict=True) if words[0] == "won"]
-        losers = [words for words in said if words[0] == "lost"]
-        assert len(winners) == 1 and len(losers) == 4, said
-        for words in losers:
-            assert float(words[1]) < 2.0, f"refusal took {words[1]} s"
-            assert f"process {winners[0].pid} on" in " ".join(words), words
-        winners[0].kill()
-        winners[0].wait()
-        with claim(tmp_path):
-            pass
-    finally:
-        for process in starters:
-            process.kill()
-            process.wait()
-
-
-def test_a_claim_ends_with_its_block_and_is_not_shared_within_a_process(tmp_path):
-    with claim(tmp_path / "new"), pytest.raises(FolderInUse, match=f"process {os.getpid()}"), claim(tmp_path / "new"):
-        pass
-    with warnings.catch_warnings(), claim(tmp_path / "new"):
-        pass
 
 
 def test_meta_beyond_json_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """One contract for all closures, the physics of the classical ones, and the network closure's checks."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -34,9 +35,8 @@ CLOSURES = {
     "ZannaBolton": lambda: ZannaBolton(-4e8),
     "BiharmonicBackscatter": lambda: BiharmonicBackscatter(DEPTH, 0.2, 0.5),
     "NetworkClosure": network,
-    "NetworkClosure on u, v": lambda: network(("u", "v"), (2e-7, 2e-8)),
-    "Sum": lambda: hg.Sum(Smagorinsky(0.1), Leith(0.2), network()),
-    "Scaled": lambda: hg.Scaled(ZannaBolton(-4e8), 0.5),
+    "Sum": lambda: hg.Sum(Leith(0.2), network()),
+    "Scaled": lambda: hg.Scaled(Leith(0.5), 0.5),
 }
 every_closure = pytest.mark.parametrize("name", CLOSURES)
 
@@ -48,6 +48,12 @@ def model_with(closure, grid=None):
 
 def start(model, seed=0):
     return model.encode({"q": eddies(model.equation.grid, 2, RMS, seed)}, jr.key(7))
+
+
+def abstract_start(model):
+    """Shapes and types of a starting state, without any computation."""
+    q = jax.ShapeDtypeStruct((2, *model.equation.grid.shape), model.equation.grid.dtype)
+    return jax.eval_shape(lambda q: model.encode({"q": q}, jr.key(7)), q)
 
 
 @eqx.filter_jit
@@ -74,7 +80,7 @@ def shapes(tree):
 def test_one_step_keeps_types_and_structure_and_memory_its_own(name):
     for dtype in (jnp.float32, jnp.float64):
         model = model_with(CLOSURES[name](), hg.Torus(16, 1e6, dtype=dtype))
-        state = start(model)
+        state = abstract_start(model)
         forcing, _, memory = jax.eval_shape(lambda m, s: forcing_of(m, s), model, state)
         assert {str(jnp.finfo(a.dtype).dtype) for a in forcing.values()} == {jnp.dtype(dtype).name}
         assert jax.tree.structure(memory) == jax.tree.structure(state.memory)
@@ -84,97 +90,99 @@ def test_one_step_keeps_types_and_structure_and_memory_its_own(name):
 
 
 @every_closure
-def test_restart_is_bitwise_and_vmap_equals_a_loop(name):
+def test_restart_is_bitwise(name):
     model = model_with(CLOSURES[name](), double(32))
     state = start(model)
     once, twice = run(model, state, 40), run(model, run(model, state, 20), 20)
     assert same_bits(once, twice), f"{name}: 40 steps are not 20 + 20 steps"
-    other = start(model, seed=1)
-    both = jax.tree.map(lambda *a: jnp.stack(a), once.y, other.y)
-    states = [eqx.tree_at(lambda s: s.y, state, y) for y in (once.y, other.y)]
-    batch = eqx.tree_at(lambda s: s.y, state, both)
-    axes = eqx.tree_at(lambda s: s.y, jax.tree.map(lambda _: None, state), {"q": 0})
-    together = eqx.filter_jit(jax.vmap(lambda s: model.step(s).y["q"], (axes,)))(batch)
-    alone = jnp.stack([eqx.filter_jit(model.step)(s).y["q"] for s in states])
-    assert error(together, alone) < 1e-12, error(together, alone)
 
 
-def _loss(model, q, steps):
-    state = hg.rollout(model, model.encode({"q": q}, jr.key(7)), steps, every=steps, save=None)[0]
-    q = model.view(state)["q"] / jnp.asarray(RMS)[:, None, None]
-    return jnp.mean(q**2 * jnp.linspace(1, 2, q.shape[-1]))
+@functools.cache
+def problem(name):
+    """Model and, compiled once, the loss of (closure, q) after 50 steps: with its gradient; vmapped over closures."""
+    model = model_with(CLOSURES[name]())
+
+    def loss(closure, q):
+        moved = eqx.tree_at(lambda m: m.closure, model, closure)
+        state = hg.rollout(moved, moved.encode({"q": q}, jr.key(7)), 50, every=50, save=None)[0]
+        q = model.view(state)["q"] / jnp.reshape(jnp.asarray(RMS), (2, 1, 1))
+        return jnp.mean(q**2 * jnp.linspace(1, 2, q.shape[-1]))
+
+    several = eqx.filter_vmap(loss, in_axes=(eqx.if_array(0), None))
+    return model, eqx.filter_jit(eqx.filter_value_and_grad(loss)), eqx.filter_jit(several)
 
 
 @every_closure
 def test_gradient_of_50_steps_equals_central_differences_for_every_leaf(name):
-    model = model_with(CLOSURES[name]())
+    model, value_and_gradient, several = problem(name)
     q = jnp.asarray(eddies(model.equation.grid, 2, RMS))
-    loss = eqx.filter_jit(lambda closure: _loss(eqx.tree_at(lambda m: m.closure, model, closure), q, 50))
-    gradient = eqx.filter_jit(eqx.filter_grad(loss))(model.closure)
-    paths, tree = jax.tree_util.tree_flatten_with_path(eqx.filter(model.closure, eqx.is_inexact_array))
-    slopes, h = jax.tree.leaves(gradient), 1e-3
-    assert len(slopes) == len(paths) > 0
-    for index, (path, leaf) in enumerate(paths):
+    value, gradient = value_and_gradient(model.closure, q)
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(model.closure, eqx.is_inexact_array))
+    shifts = 1e-3 * np.arange(-2, 3)
+    assert len(jax.tree.leaves(gradient)) == len(leaves) > 0
+    for index, ((path, leaf), slope) in enumerate(zip(leaves, jax.tree.leaves(gradient))):
         where = f"{name}{jax.tree_util.keystr(path)}"
-        direction = jr.normal(jr.key(index), leaf.shape) * jnp.maximum(jnp.abs(leaf), 0.1 * (leaf == 0))
-        shifted = lambda x, direction=direction, path=path: jax.tree_util.tree_map_with_path(
-            lambda p, a: a + x * direction if p == path else a, model.closure
-        )
-        f = [float(loss(shifted(x * h))) for x in (-2, -1, 1, 2)]
-        numeric = (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * h)
-        exact = float(jnp.sum(slopes[index] * direction))
+        leaf, noise = np.asarray(leaf), np.random.default_rng(index).standard_normal(leaf.shape)
+        direction = noise * np.where(leaf == 0, 0.1, np.abs(leaf))
+
+        def shifted(p, a, path=path, direction=direction):
+            shift = np.multiply.outer(shifts, direction if p == path else np.zeros(a.shape))
+            return jnp.asarray(np.asarray(a) + shift)
+
+        f = np.asarray(several(jax.tree_util.tree_map_with_path(shifted, model.closure), q))
+        assert abs(f[2] / value - 1) < 1e-12, f"{name}: vmap gives {f[2]}, alone it is {value}"
+        numeric = (8 * (f[3] - f[1]) - (f[4] - f[0])) / 12e-3
+        exact = float(np.sum(np.asarray(slope) * direction))
         assert abs(exact) > 1e-7, f"{where} has gradient {exact} along a random direction"
         assert abs(numeric / exact - 1) < 1e-6, f"{where}: {exact} against {numeric}"
 
 
 @every_closure
-def test_adjoint_of_three_steps_passes_the_dot_product_test(name):
+def test_flow_at_rest_has_a_finite_gradient(name):
+    model, value_and_gradient, _ = problem(name)
+    slopes = value_and_gradient(model.closure, jnp.zeros((2, *model.equation.grid.shape)))[1]
+    bad = [jax.tree_util.keystr(p) for p, a in jax.tree_util.tree_leaves_with_path(slopes) if not np.isfinite(a).all()]
+    assert bad == []
+
+
+@every_closure
+def test_adjoint_of_a_step_passes_the_dot_product_test(name):
     model = model_with(CLOSURES[name]())
     rms = np.reshape(RMS, (2, 1, 1))
     weights, fixed = eqx.partition(model.closure, eqx.is_inexact_array)
 
     def advance(x, factors):
         closure = eqx.combine(jax.tree.map(jnp.multiply, weights, factors), fixed)
-        state = eqx.tree_at(lambda m: m.closure, model, closure).encode({"q": x * rms}, jr.key(7))
         moved = eqx.tree_at(lambda m: m.closure, model, closure)
-        for _ in range(3):
-            state = moved.step(state)
-        return model.view(state)["q"] / rms
+        return model.view(moved.step(moved.encode({"q": x * rms}, jr.key(7))))["q"] / rms
 
     x = jnp.asarray(eddies(model.equation.grid, 2, 1.0))
     ones = jax.tree.map(jnp.ones_like, weights)
-    keys = iter(jr.split(jr.key(1), 99))
-    noise = lambda tree: jax.tree.map(lambda a: jr.normal(next(keys), a.shape), tree)
+    rng = np.random.default_rng(1)
+    noise = lambda tree: jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape)), tree)
+    dot = lambda a, b: sum(float(np.sum(np.asarray(p) * q)) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+    @jax.jit
+    def both(v, w):
+        return jax.jvp(advance, (x, ones), v)[1], jax.vjp(advance, x, ones)[1](w)
+
     v, w = noise((x, ones)), noise(x)
-    forward = jax.jit(lambda v: jax.jvp(advance, (x, ones), v)[1])(v)
-    back = jax.jit(lambda w: jax.vjp(advance, x, ones)[1](w))(w)
-    dot = lambda a, b: sum(float(jnp.sum(p * q)) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
-    size = np.sqrt(dot(forward, forward) * dot(w, w))
-    distance = abs(dot(forward, w) - dot(v, back)) / size
+    forward, back = both(v, w)
+    distance = abs(dot(forward, w) - dot(v, back)) / np.sqrt(dot(forward, forward) * dot(w, w))
     assert distance < 1e-12, f"{name}: <Mv, w> and <v, M'w> differ by {distance} of |Mv||w|"
 
 
 @every_closure
-def test_flow_at_rest_has_finite_forcing_and_gradient(name):
-    model = model_with(CLOSURES[name]())
-    rest = jnp.zeros((2, *model.equation.grid.shape))
-    value, slopes = eqx.filter_jit(
-        eqx.filter_value_and_grad(lambda a: _loss(eqx.tree_at(lambda m: m.closure, model, a), rest, 2))
-    )(model.closure)
-    assert np.isfinite(value) and all(np.isfinite(a).all() for a in jax.tree.leaves(slopes)), name
-
-
-@every_closure
-def test_mean_forcing_is_zero_on_every_grid(name):
-    for grid in (double((16, 24), (1e6, 1.5e6), dealias=3 / 2), double(16, dealias=None)):
-        model = model_with(CLOSURES[name](), grid)
-        forcing, lifted, _ = forcing_of(model, start(model))
-        for part, a in forcing.items():
-            a = grid.to_grid(a) if part.endswith("_hat") else a
-            assert a.shape == (2, *grid.shape)
-            ratio = float(jnp.max(jnp.abs(grid.mean(a)) / jnp.sqrt(grid.mean(a**2))))
-            assert ratio < 1e-13, f"{name}: mean of {part} is {ratio} of its rms"
-        assert jnp.max(jnp.abs(lifted["q"])) > 0
+def test_mean_forcing_is_zero_on_a_rectangular_grid(name):
+    grid = double((16, 24), (1e6, 1.5e6), dealias=3 / 2)
+    model = model_with(CLOSURES[name](), grid)
+    forcing, lifted, _ = forcing_of(model, start(model))
+    for part, a in forcing.items():
+        a = grid.to_grid(a) if part.endswith("_hat") else a
+        assert a.shape == (2, *grid.shape)
+        ratio = float(jnp.max(jnp.abs(grid.mean(a)) / jnp.sqrt(grid.mean(a**2))))
+        assert ratio < 1e-13, f"{name}: mean of {part} is {ratio} of its rms"
+    assert jnp.max(jnp.abs(lifted["q"])) > 0
 
 
 TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128² batch, larger ones do not
@@ -182,15 +190,17 @@ TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128�
     "Leith": {32: 5},
     "ZannaBolton": {32: 14},
     "BiharmonicBackscatter": {32: 9},
-    "NetworkClosure": {32: 1, 128: 1},
-    "NetworkClosure on u, v": {32: 2},
-    "Scaled": {32: 14},
+    "NetworkClosure": {32: 1},
+    "Scaled": {32: 5},
+    "Sum": {32: 6},
 }
 
 
-def transforms(model):
-    """Number of 2-D transforms of one field in the compiled step."""
-    text = jax.jit(lambda m, s: m.step(s)).lower(model, start(model)).compile().as_text()
+@functools.cache
+def transforms(n, name=None):
+    """Number of 2-D transforms of one field in the compiled step of an n² model."""
+    model = model_with(CLOSURES[name]() if name else None, hg.Torus(n, 1e6))
+    text = jax.jit(lambda m, s: m.step(s)).lower(model, abstract_start(model)).compile().as_text()
     sizes = [[int(n) for n in size.split(",")] for size in re.findall(r"= \w+\[([\d,]+)\]\S* fft\(", text)]
     return sum(np.prod(size[:-2]) for size in sizes) / model.equation.layers
 
@@ -198,15 +208,8 @@ def transforms(model):
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_closure_adds_no_transform_beyond_what_it_needs(name):
     for n, expected in TRANSFORMS[name].items():
-        grid = hg.Torus(n, 1e6)
-        bare, extra = transforms(model_with(None, grid)), transforms(model_with(CLOSURES[name](), grid))
+        bare, extra = transforms(n), transforms(n, name)
         assert (bare, extra - bare) == (5, expected), f"{name} at {n}²: {bare} bare, {extra} with closure"
-
-
-def test_closures_in_a_sum_share_their_transforms():
-    both = hg.Sum(Smagorinsky(), BiharmonicBackscatter(DEPTH))
-    added = transforms(model_with(both, hg.Torus(32, 1e6))) - 5
-    assert added == 14 + 9 - 6, f"{added}: the velocity gradient costs 6 transforms, once"
 
 
 # ---- physics ----
@@ -221,7 +224,7 @@ def test_forcing_equals_that_of_pyqg(name):
         "zanna_bolton": ZannaBolton(),
         "backscatter": BiharmonicBackscatter(equation.thickness),
     }[name]
-    forcing, _ = closure(equation.view({"q": grid.to_spectral(golden["q"])}), grid, None, jr.key(0))
+    forcing, _ = closure(equation.view({"q": grid.to_spectral(jnp.asarray(golden["q"]))}), grid, None, jr.key(0))
     ours = grid.to_grid(forcing["q_hat"]) if "q_hat" in forcing else jnp.stack([forcing["u"], forcing["v"]])
     keep = (np.arange(17) < 16) & (np.arange(32)[:, None] != 16)  # pyqg differentiates Nyquist modes, we do not
     ours = np.fft.irfft2(np.fft.rfft2(np.asarray(ours)) * keep)
@@ -230,9 +233,8 @@ def test_forcing_equals_that_of_pyqg(name):
         assert distance < 1e-13, f"{name}, layer {layer}: {distance} from {golden['versions']}"
 
 
-@pytest.mark.parametrize("dealias", [None, 2 / 3, 3 / 2])
-def test_energy_rates_of_the_classical_closures(dealias):
-    grid = double(32, dealias=dealias)
+def test_eddy_viscosities_drain_energy_and_zanna_bolton_is_neutral():
+    grid = double(32)
     rates, scale = {}, None
     for name in ("Smagorinsky", "Leith", "ZannaBolton"):
         model = model_with(CLOSURES[name](), grid)
@@ -282,7 +284,7 @@ def test_backscatter_returns_its_share_of_the_energy():
 
 @pytest.mark.parametrize(("name", "power_of_spacing"), [("Smagorinsky", 2), ("Leith", 3), ("ZannaBolton", 0)])
 def test_same_flow_on_a_finer_grid_is_forced_with_the_power_of_the_spacing(name, power_of_spacing):
-    coarse, fine = (model_with(CLOSURES[name](), double(n, dealias=3 / 2)) for n in (32, 64))
+    coarse, fine = (model_with(CLOSURES[name](), double(n)) for n in (32, 64))
     state = start(coarse)
     q_hat = coarse.equation.grid.resize(state.y["q"], fine.equation.grid)
     lifted = forcing_of(fine, eqx.tree_at(lambda s: s.y["q"], start(fine), q_hat))[1]["q"]
@@ -296,13 +298,23 @@ def test_same_flow_on_a_finer_grid_is_forced_with_the_power_of_the_spacing(name,
 
 
 def test_sum_adds_and_scaled_is_linear():
-    parts = [CLOSURES[name]() for name in ("Smagorinsky", "Leith", "NetworkClosure")]
-    lift = lambda closure: forcing_of(model := model_with(closure), start(model))[1]["q"]
-    alone = [lift(part) for part in parts]
-    assert error(lift(hg.Sum(*parts)), sum(alone)) < 1e-13
-    assert error(lift(hg.Sum(parts[0], hg.Sum(*parts[1:]))), lift(hg.Sum(hg.Sum(*parts[:2]), parts[2]))) < 1e-13
-    for part, single in zip(parts, alone):
-        assert error(lift(hg.Scaled(part, -1.5)), -1.5 * single) < 1e-13
+    a, b, c = (CLOSURES[name]() for name in ("Smagorinsky", "Leith", "NetworkClosure"))
+    closures = [
+        a,
+        b,
+        c,
+        hg.Sum(a, b, c),
+        hg.Sum(a, hg.Sum(b, c)),
+        hg.Sum(hg.Sum(a, b), c),
+        hg.Scaled(hg.Sum(a, b), -1.5),
+    ]
+    models = [model_with(closure) for closure in closures]
+    states = [start(model) for model in models]
+    each = eqx.filter_jit(lambda models, states: [forcing_of(m, s)[1]["q"] for m, s in zip(models, states)])
+    one, two, three, flat, right, left, scaled = each(models, states)
+    assert error(flat, one + two + three) < 1e-13
+    assert error(right, flat) < 1e-13 and error(left, flat) < 1e-13
+    assert error(scaled, -1.5 * (one + two)) < 1e-13
 
 
 def test_memories_of_a_sum_stay_apart():

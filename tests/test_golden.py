@@ -102,6 +102,7 @@ def test_golden_files_are_small_and_say_what_made_them(load):
 # Live, where the other codes are installed
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_live_against_pyqg(load):
     pyqg = pytest.importorskip("pyqg")
     stored = load("pyqgjax_two_layer_64")
@@ -114,6 +115,7 @@ def test_live_against_pyqg(load):
     assert error(ours, theirs.q) < 2e-10, error(ours, theirs.q)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_live_against_pyqg_jax(load):
     qg_model = pytest.importorskip("pyqg_jax.qg_model")
     from pyqg_jax.state import Precision

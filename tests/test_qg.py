@@ -86,8 +86,8 @@ def test_barotropic_with_a_deformation_radius():
 def test_single_precision_inverts_to_single_accuracy():
     q, out = None, []
     for dtype in (jnp.float64, jnp.float32):
-        flow = hg.QuasiGeostrophic.two_layer(hg.Torus(64, 1e6, dtype=dtype))
-        q = eddies(flow.grid, 2, 5e-6, peak=8.0) if q is None else q
+        flow = hg.QuasiGeostrophic.two_layer(hg.Torus(32, 1e6, dtype=dtype))
+        q = eddies(flow.grid, 2, 5e-6) if q is None else q
         y = {"q": flow.grid.to_spectral(jnp.asarray(q, dtype))}
         out.append((flow.view(y), flow.explicit(0.0, y)))
         assert {a.dtype for a in jax.tree.leaves(out[-1][0])} == {jnp.dtype(dtype)}
@@ -202,7 +202,7 @@ def test_drag_decays_a_wave_at_exactly_its_rate():
     assert error(model.view(end)["q"], expected) < 1e-12, error(model.view(end)["q"], expected)
 
 
-@pytest.mark.parametrize(("stepper", "order"), [(hg.RK4(), 1), (hg.RK4(), 4), (hg.SIL3(), 4)], ids=lambda x: str(x)[:4])
+@pytest.mark.parametrize(("stepper", "order"), [(hg.RK4(), 4), (hg.SIL3(), 1)], ids=lambda x: str(x)[:4])
 def test_dissipation_is_a_rate_whatever_the_step_and_the_resolution(order, stepper):
     tau, scale, m, length, time = 5 * DAY, 5e4, 7, 1e6, 2 * DAY
     eigenvalue, reference = (2 * np.pi * m / length) ** 2, (np.pi / scale) ** 2
@@ -273,8 +273,11 @@ def test_shear_releases_exactly_the_energy_that_the_budget_says():
 # Units
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("stepper", [hg.AB3(), hg.RK4(), hg.SIL3()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    ("stepper", "dtype"),
+    [(hg.AB3(), jnp.float32), (hg.RK4(), jnp.float32), (hg.SIL3(), jnp.float64)],
+    ids=lambda x: str(x)[:4],
+)
 def test_a_change_of_units_by_powers_of_two_changes_no_bit(stepper, dtype):
     """Dimensions: only a formula that is right in metres and seconds is invariant under their rescaling."""
     ends = []

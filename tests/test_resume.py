@@ -70,21 +70,27 @@ def contents(folder):
 
 
 def trial(code, tmp_path, job, kills, seed, most, check=None):
-    expected = finish(start(code, job, tmp_path / "whole"))
+    """Kill until there are `kills`; a job that ends before is compared and begun anew."""
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    expected = finish(start(code, job, whole))
     rng, killed, lines = np.random.default_rng(seed), 0, []
     while killed < kills:
-        process = start(code, job, tmp_path / "killed")
+        process = start(code, job, folder)
         lines.append(kill_at_random(process, rng, most))
         killed += process.returncode == -9
         if process.returncode == 0:
-            raise AssertionError(f"finished after {killed} of {kills} kills at {lines}: make the job longer")
-        if check is not None:
-            check(tmp_path / "killed", tmp_path / "whole")
-    found = finish(start(code, job, tmp_path / "killed"))
-    assert found == expected, f"final state differs after kills at {lines}"
-    whole, broken = contents(tmp_path / "whole"), contents(tmp_path / "killed")
-    differing = [name for name in {**whole, **broken} if whole.get(name) != broken.get(name)]
-    assert not differing, f"after kills at {lines}: {len(differing)} of {len(whole)} files differ: {differing[:5]}"
+            compare(whole, folder, lines)
+            shutil.rmtree(folder)
+        elif check is not None:
+            check(folder, whole)
+    assert finish(start(code, job, folder)) == expected, f"final state differs after kills at {lines}"
+    compare(whole, folder, lines)
+
+
+def compare(whole, folder, lines):
+    expected, found = contents(whole), contents(folder)
+    differing = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    assert not differing, f"after kills at {lines}: {len(differing)} of {len(expected)} files differ: {differing[:5]}"
 
 
 def prefix(killed, whole):

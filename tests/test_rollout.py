@@ -25,7 +25,7 @@ class Pattern(hg.AbstractClosure):
         return jnp.zeros_like(fields["q"])
 
     def __call__(self, fields, grid, memory, key):
-        memory = 0.9 * memory + 0.1 * jr.normal(key, memory.shape, memory.dtype)
+        memory = 0.9 * memory + 0.1 * jr.uniform(key, memory.shape, memory.dtype, -1.0)
         return {"q": 1e-10 * memory}, memory
 
 
@@ -69,7 +69,7 @@ def test_rollout_is_the_loop_over_steps(start, frames):
     assert worst < 1e-5, f"relative difference {worst:.1e}"
 
 
-@pytest.mark.parametrize(("every", "chunk"), [(1, 4), (2, None), (4, 2), (12, 2), (24, 1)])
+@pytest.mark.parametrize(("every", "chunk"), [(2, None), (4, 3), (24, 1)])
 def test_no_way_of_nesting_changes_a_bit(start, every, chunk):
     end, out = rollout(MODEL, start, 24)
     nested, sparse = rollout(MODEL, start, 24, every=every, chunk=chunk)
@@ -89,12 +89,15 @@ def test_saving_and_averaging(start, frames):
     assert out["save"].tolist() == [2, 4], "after the steps, not at the start"
 
 
-def test_rematerialised_blocks_change_the_memory_but_not_the_gradient(start):
-    def loss(strength, chunk):
-        model = eqx.tree_at(lambda m: m.equation.beta, MODEL, strength)
-        return jnp.sum(hg.rollout(model, start, 64, chunk=chunk)[1]["save"]["q"] ** 2) * 1e6
+def test_rematerialised_blocks_change_the_memory_but_not_the_gradient():
+    bare = hg.Model(FLOW, hg.AB3(), dt=3600.0)
 
-    beta, memory, gradient = MODEL.equation.beta, {}, {}
+    def loss(beta, chunk):
+        model = eqx.tree_at(lambda m: m.equation.beta, bare, beta)
+        last = lambda model, state: jnp.sum(jnp.abs(state.y["q"]) ** 2)
+        return jnp.sum(hg.rollout(model, bare.encode(START), 64, chunk=chunk, save=last)[1]["save"]) * 1e6
+
+    beta, memory, gradient = FLOW.beta, {}, {}
     for chunk in (None, 8):
         compiled = jax.jit(jax.grad(loss), static_argnums=1).lower(beta, chunk).compile()
         memory[chunk], gradient[chunk] = compiled.memory_analysis().temp_size_in_bytes, float(compiled(beta))
@@ -170,7 +173,7 @@ def test_a_stream_continues_from_any_state_that_it_gave(start):
 
 
 def test_the_bar_prints_simulated_years_per_minute(start, capsys):
-    for _ in hg.stream(MODEL, start, 24, every=6, chunk=2, save=None, progress="eddy"):
+    for _ in hg.stream(MODEL, start, 24, every=2, chunk=3, save=None, progress="eddy"):
         pass
     text = capsys.readouterr().err
     assert "eddy" in text and "years/min" in text and "24.0/24.0" in text, text

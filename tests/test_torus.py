@@ -109,12 +109,17 @@ def test_spectrum_sums_to_the_variance_and_finds_the_scale_of_a_wave(grid):
 
 
 def test_odd_derivatives_of_the_nyquist_modes_are_zero():
+    """In the coefficients too: a transform back hides some of them, yet they would grow in the state."""
     grid = double(16, 1e6, None)
-    saw = jnp.asarray((-1.0) ** np.arange(16))
-    for a in (jnp.broadcast_to(saw, (16, 16)), jnp.broadcast_to(saw[:, None], (16, 16)), saw * saw[:, None]):
-        a_x, a_y = grid.gradient(grid.to_spectral(a))
-        assert float(jnp.max(jnp.abs(a_x)) + jnp.max(jnp.abs(a_y))) == 0.0
-        assert float(jnp.max(jnp.abs(grid.laplacian(grid.to_spectral(a))))) > 0, "an even one is kept"
+    saw, slow = (-1.0) ** np.arange(16), wave(grid, 3, 2, 0.4)
+    across, along = jnp.asarray(saw * slow[:, :1]), jnp.asarray(saw[:, None] * slow[:1])
+    zero = jnp.zeros(grid.shape)
+    largest = lambda a: float(jnp.max(jnp.abs(a)))
+    assert largest(grid.gradient(grid.to_spectral(across))[0]) == 0.0
+    assert largest(grid.gradient(grid.to_spectral(along))[1]) == 0.0
+    assert largest(grid.zonal_derivative(grid.to_spectral(across))) < 1e-20  # 1e-5 if it were kept
+    assert largest(grid.divergence(across, zero)) < 1e-20 and largest(grid.divergence(zero, along)) < 1e-20
+    assert largest(grid.laplacian(grid.to_spectral(across))) > 1e-10, "an even derivative is kept"
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
@@ -124,7 +129,7 @@ def test_dealiased_grids_have_no_nyquist_modes(kind):
     assert float(jnp.max(jnp.abs(a_hat[..., 6, :]))) == 0.0 and float(jnp.max(jnp.abs(a_hat[..., 8]))) == 0.0
 
 
-@pytest.mark.parametrize("n", [(24, 40), (32, 32), (30, 36)])
+@pytest.mark.parametrize("n", [(24, 40), (32, 32)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_are_exact_when_dealiased_and_aliased_when_not(kind, n):
     grid, fine = double(n, (1e6, 2e6), kind), double(tuple(4 * m for m in n), (1e6, 2e6), None)

@@ -45,7 +45,6 @@ LOSS = mse("q")
 ONLINE = online(LOSS)
 """One objective and one optimiser for many tests: their compiled steps are shared."""
 ADAM = optax.adam(0.1)
-ROLLOUT = eqx.filter_jit(hg.rollout)
 CLOSURE = lambda m: m.closure
 
 
@@ -60,10 +59,10 @@ def start(grid, seed=0):
     return jnp.asarray(eddies(grid, 2, (1e-6, 5e-7), seed), grid.dtype)
 
 
-def trajectory(m, frames, every=1, seed=0):
+def trajectory(m, frames):
     """`[time, layer, y, x]` of q, the start included."""
-    q = start(m.equation.grid, seed)
-    _, out = ROLLOUT(m, m.encode({"q": q}), (frames - 1) * every, every=every)
+    q = start(m.equation.grid)
+    _, out = eqx.filter_jit(hg.rollout)(m, m.encode({"q": q}), frames - 1)
     return jnp.concatenate([q[None], out["save"]["q"]])
 
 
@@ -71,10 +70,9 @@ def windows(q, length, starts):
     return {"q": jnp.stack([q[i : i + length] for i in starts])}
 
 
-def window(m, length, every=1):
-    """One batch of one window from a model with twice the constant."""
-    twin = eqx.tree_at(lambda m: m.closure.constant, m, 2 * m.closure.constant)
-    return {"q": trajectory(twin, length, every)[None]}
+def window(m, length):
+    """One batch of one window in which the flow fades: a larger constant comes closer to it."""
+    return {"q": jnp.stack([0.9**frame * start(m.equation.grid) for frame in range(length)])[None]}
 
 
 def gradient(objective, m, batch):
@@ -93,8 +91,8 @@ def twin():
 
 
 def test_online_training_recovers_a_known_constant(twin):
-    batches = [windows(twin[1], 4, (i % 37, (7 * i + 20) % 37)) for i in range(40)]
-    schedule = optax.adam(optax.cosine_decay_schedule(0.2, 40))
+    batches = [windows(twin[1], 4, (i % 37, (7 * i + 20) % 37)) for i in range(80)]
+    schedule = optax.adam(optax.cosine_decay_schedule(0.2, 80))
     trained, log = fit(model(1.0), batches, ONLINE, schedule, where=CLOSURE, key=jr.key(0))
     found = float(trained.closure.constant)
     assert abs(found / 2 - 1) < 0.03, f"constant {found}, expected 2.0"
@@ -253,7 +251,7 @@ def test_cutting_the_temporal_gradient_keeps_the_loss_and_changes_the_gradient()
     batch = window(m, 9)
     loss, full = gradient(ONLINE, m, batch)
     same, cut = gradient(online(LOSS, temporal_gradient=False), m, batch)
-    assert loss == same, (loss, same)
+    assert error(same, loss) < 1e-14, (loss, same)
     assert abs(cut / full - 1) > 0.1, f"full {full}, cut {cut}"
     assert cut * full > 0
 
@@ -279,7 +277,7 @@ def test_a_detached_model_is_the_model_but_for_its_gradient():
 @pytest.mark.parametrize("stepper", [hg.AB3(), hg.SIL3()], ids=lambda s: type(s).__name__)
 def test_gradient_of_the_online_loss_is_its_derivative(stepper):
     m = model(1.0, double(16), stepper)
-    batch, objective = window(m, 6, every=10), online(LOSS, every=10)
+    batch, objective = window(m, 6), online(LOSS, every=10)
     exact = float(gradient(objective, m, batch)[1])
     loss = eqx.filter_jit(lambda c: objective(eqx.tree_at(lambda m: m.closure.constant, m, c), batch, jr.key(0)))
     difference = lambda h: float(loss(jnp.asarray(1 + h)) - loss(jnp.asarray(1 - h))) / (2 * h)
@@ -301,7 +299,7 @@ def test_rematerialisation_changes_nothing():
     batch = window(m, 10)
     loss, plain = gradient(ONLINE, m, batch)
     same, remat = gradient(online(LOSS, chunk=3), m, batch)
-    assert loss == same, (loss, same)
+    assert error(same, loss) < 1e-14, (loss, same)
     assert abs(remat / plain - 1) < 1e-12, f"relative difference {remat / plain - 1}"
 
 

@@ -18,6 +18,7 @@ LENGTH = 1e6
 """Side of the domain, m."""
 CHUNKS = (None, 5, 10)
 """Choices of `chunk` in gradients: none, and blocks of frames that are recomputed."""
+WITH_RESPECT_TO = ("initial state", "Leith's constant")
 
 
 def start(n: int) -> np.ndarray:
@@ -120,33 +121,41 @@ def pyqg(n: int, steps: int):
 
 
 def gradients(n: int, precision: str, steps: int) -> dict:
-    """{(with respect to, chunk): (forward, backward, program)} of the mean square of q after `steps` steps.
+    """{(with respect to, chunk): (forward, backward, compiled)} of the mean square of q after `steps` steps.
 
-    With respect to the initial q, without closure, and to Leith's constant. `forward` computes the loss only,
-    `backward` loss and gradient; `program()` compiles it, to ask for its memory.
+    `forward` computes the loss, `backward` loss and gradient; `compiled` tells the memory of the latter.
     """
-    q, cases = jnp.asarray(start(n), precision), {}
-    bare, leith = model(n, precision), model(n, precision, closure=hg.Leith())
-    wanted = {"initial state": (loss_of_start, q, bare), "Leith's constant": (loss_of_constant, None, leith)}
-    for name, (loss, x, low) in wanted.items():
-        x = low.closure.constant if x is None else x
-        forward = eqx.filter_jit(loss)
+    cases = {}
+    for name in WITH_RESPECT_TO:
         for chunk in CHUNKS:
-            backward = eqx.filter_jit(eqx.filter_value_and_grad(loss))
+            loss, arguments = gradient_program(name, n, precision, steps, chunk)
+            forward, backward = eqx.filter_jit(loss), eqx.filter_jit(eqx.filter_value_and_grad(loss))
+            compiled = backward.lower(*arguments).compile()
             cases[name, chunk] = (
-                lambda f=forward, x=x, low=low: jax.block_until_ready(f(x, low, q, steps, None)),
-                lambda f=backward, x=x, low=low, c=chunk: jax.block_until_ready(f(x, low, q, steps, c)),
-                lambda f=backward, x=x, low=low, c=chunk: f.lower(x, low, q, steps, c).compile().compiled,
+                lambda f=forward, a=arguments: jax.block_until_ready(f(*a)),
+                lambda f=compiled, a=arguments: jax.block_until_ready(f(*a)),
+                compiled.compiled,
             )
     return cases
 
 
+def gradient_program(name: str, n: int, precision: str, steps: int, chunk: int | None):
+    """(loss, its arguments), differentiated by the first: q at the start without closure, or Leith's constant."""
+    q = jnp.asarray(start(n), precision)
+    if name == "initial state":
+        return loss_of_start, (q, model(n, precision), q, steps, chunk)
+    low = model(n, precision, closure=hg.Leith())
+    return loss_of_constant, (low.closure.constant, low, q, steps, chunk)
+
+
 def loss_of_start(x, low, q, steps, chunk):
+    """Mean square of q, 1e-10 s-2, after `steps` steps from x."""
     state, _ = hg.rollout(low, low.encode({"q": x}), steps, save=None, chunk=chunk)
     return 1e10 * jnp.mean(low.equation.grid.to_grid(state.y["q"]) ** 2)
 
 
 def loss_of_constant(x, low, q, steps, chunk):
+    """The same from q with the constant x."""
     return loss_of_start(q, eqx.tree_at(lambda low: low.closure.constant, low, x), q, steps, chunk)
 
 

@@ -111,12 +111,12 @@ def gradient(n: int, precision: str, rounds: int, count: int):
     found = cases.gradients(n, precision, count)
     forward = {name: calls[0] for (name, chunk), calls in found.items() if chunk is None}
     times = interleave(forward | {key: calls[1] for key, calls in found.items()}, rounds)
-    for (name, chunk), (_, _, program) in found.items():
+    for (name, chunk), (_, _, compiled) in found.items():
         record = {"case": "gradient", "wrt": name, "n": n, "precision": precision, "chunk": chunk}
         ratios = [backward / one for backward, one in zip(times[name, chunk], times[name])]
         yield record | {
             "ratio": _median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-            "forward_ms": 1e3 * _median(times[name]) / count, "megabytes": cases.temporary_megabytes(program()),
+            "forward_ms": 1e3 * _median(times[name]) / count, "megabytes": cases.temporary_megabytes(compiled),
             **_milliseconds(times[name, chunk], count),
         }  # fmt: skip
 
@@ -124,15 +124,13 @@ def gradient(n: int, precision: str, rounds: int, count: int):
 def memory(n: int, precision: str, count: int):
     """Temporary memory of a gradient through `count` steps; compiled, not run."""
     import equinox as eqx
-    import jax.numpy as jnp
 
     from experiments.benchmarks import cases
 
     best = _divisor_near(count, math.sqrt(count))
     for chunk in (None, *sorted({_divisor_near(count, best / 3), best})):
-        program = eqx.filter_jit(eqx.filter_value_and_grad(cases.loss_of_start))
-        q = jnp.asarray(cases.start(n), precision)
-        compiled = program.lower(q, cases.model(n, precision), q, count, chunk).compile().compiled
+        loss, arguments = cases.gradient_program("initial state", n, precision, count, chunk)
+        compiled = eqx.filter_jit(eqx.filter_value_and_grad(loss)).lower(*arguments).compile().compiled
         record = {"case": "memory", "n": n, "precision": precision, "steps": count, "chunk": chunk}
         yield record | {"megabytes": cases.temporary_megabytes(compiled)}
 
@@ -215,7 +213,10 @@ def _about() -> dict:
         except metadata.PackageNotFoundError:
             found[name] = None
     about = {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "python": platform.python_version(), "processor": _processor()}
-    about |= {"git": git("rev-parse", "--verify", "--quiet", "HEAD") or None, "dirty": bool(git("status", "--porcelain"))}
+    about |= {
+        "git": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "dirty": bool(git("status", "--porcelain")),
+    }
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return about | {"threads": found.pop("cores", os.cpu_count()), "load": load} | found
 

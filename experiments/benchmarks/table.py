@@ -73,7 +73,16 @@ def _steps(rows) -> str:
 
 
 def _gradients(rows) -> str:
-    heads = ("size", "precision", "with respect to", "chunk", "steps", "forward, ms per step", "gradient / forward", "MB")
+    heads = (
+        "size",
+        "precision",
+        "with respect to",
+        "chunk",
+        "steps",
+        "forward, ms per step",
+        "gradient / forward",
+        "MB",
+    )
     out = [
         [
             f"{row['n']}²", row["precision"], row["wrt"], _chunk(row), str(row["steps"]), f"{row['forward_ms']:.3g}",
@@ -86,9 +95,7 @@ def _gradients(rows) -> str:
 
 
 def _memory(rows) -> str:
-    out = [
-        [f"{row['n']}²", row["precision"], str(row["steps"]), _chunk(row), _megabytes(row)] for row in rows
-    ]
+    out = [[f"{row['n']}²", row["precision"], str(row["steps"]), _chunk(row), _megabytes(row)] for row in rows]
     return _table(("size", "precision", "steps", "chunk", "MB"), out)
 
 

@@ -49,22 +49,24 @@ class Config:
     """A small CNN, or the trunk of Guillaumin and Zanna (2021)."""
     channels: int = 16
     """Hidden channels of the small network."""
-    offline_steps: int = 300
+    offline_steps: int = 2000
     """Optimiser steps against the subgrid forcing."""
-    offline_batch: int = 16
+    offline_batch: int = 8
     """Snapshots per offline step."""
-    offline_rate: float = 3e-3
+    offline_rate: float = 1e-2
     """Largest learning rate offline."""
-    horizons: tuple[int, ...] = (1, 2, 4)
+    horizons: tuple[int, ...] = (2, 4)
     """Frames per rollout, one stage of online training each."""
-    online_steps: tuple[int, ...] = (60, 60, 60)
+    online_steps: tuple[int, ...] = (80, 120)
     """Optimiser steps of each stage."""
     online_batch: int = 8
     """Trajectories per online step."""
     online_rate: float = 1e-3
     """Largest learning rate online."""
 
-    amplitudes: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+    closures: tuple[str, ...] = ("Smagorinsky", "Leith", "Zanna-Bolton", "Backscatter")
+    """Closures with a formula that run beside the networks."""
+    amplitudes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
     """Multiples of the published amplitude that are tried for each classical closure."""
     tuning: int = 21600
     """Steps of each tuning run (2.5 years)."""
@@ -85,12 +87,16 @@ class Config:
                 yield f"{name}={steps} must be a positive multiple of snapshot={self.snapshot} steps"
         if self.snapshot % self.frame:
             yield f"snapshot={self.snapshot} must be a multiple of frame={self.frame} steps"
+        known = type(self).closures
+        for name in self.closures:
+            if name not in known:
+                yield f"closures are of {', '.join(known)}; got {name}"
         if len(self.horizons) != len(self.online_steps):
             yield f"every horizon needs its online_steps; got {self.horizons} and {self.online_steps}"
         courant = 0.5 * self.dt * self.fine / self.length
         if courant > 1:
             yield (
-                f"dt={self.dt} s is too long for fine={self.fine}: flow of .5 m s-1 has a Courant number of {courant:.2f}"
+                f"dt={self.dt} s is too long for fine={self.fine}: a flow of .5 m s-1 has Courant number {courant:.2f}"
             )
         for name in ("members", "seeds", "workers", "offline_steps"):
             if getattr(self, name) < 1:
@@ -101,10 +107,10 @@ LAPTOP = Config()
 SMOKE = replace(
     LAPTOP, fine=64, coarse=32, spin_up=960, learn=480, climate=480, snapshot=48, frame=4, channels=4,
     offline_steps=10, offline_batch=4, horizons=(1, 2), online_steps=(3, 3), online_batch=2,
-    amplitudes=(0.5, 1.0), tuning=480, survival_starts=1, survival_steps=480,
+    closures=("Smagorinsky",), amplitudes=(0.5, 1.0), tuning=480,
 )  # fmt: skip
 STANDARD = replace(
-    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(1, 2, 4, 8),
-    online_steps=(500, 500, 500, 500), offline_batch=64, offline_rate=1e-3, online_rate=3e-4, survival_starts=5,
+    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(2, 4),
+    online_steps=(1000, 500), offline_batch=64, offline_rate=1e-3, online_rate=3e-4, survival_starts=5,
 )  # fmt: skip
 PRESETS = {"laptop": LAPTOP, "smoke": SMOKE, "standard": STANDARD}

@@ -76,7 +76,6 @@ def learn(run):
 
 def free_runs(run, models: dict) -> dict[str, list[Path]]:
     """Folders of the free runs of every model and member, `workers` at a time."""
-    from experiments.closure import stages
     from hybridgcm.fingerprint import digest
 
     config = run.config

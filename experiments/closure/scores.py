@@ -64,7 +64,8 @@ def _model_entry(config, about: dict, folders: list[Path]) -> dict:
     entry = {name: value for name, value in about.items() if name != "closure"} | {"climate": None}
     scored = config.climate // config.snapshot
     blown = [json.loads(f.read_text()) for folder in folders if (f := folder / "blew_up.json").exists()]
-    runs = [data.read_store(folder / "run" / "output.zarr") for folder in folders if not (folder / "blew_up.json").exists()]
+    alive = [folder for folder in folders if not (folder / "blew_up.json").exists()]
+    runs = [data.read_store(folder / "run" / "output.zarr") for folder in alive]
     entry["blew_up"] = blown[0] if blown else None
     entry["survived_years"] = (len(runs), len(folders))
     if runs:
@@ -90,9 +91,8 @@ def _survival(run, models, entries, climates):
 
         def build(folder):
             low = stages.model(config, config.coarse, models[label]["closure"])
-            found = survivors(
-                low, {"q": starts}, config.survival_steps, every=max(1, config.survival_steps // 1000), reference={"q": reference}
-            )
+            every = max(1, config.survival_steps // 1000)
+            found = survivors(low, {"q": starts}, config.survival_steps, every=every, reference={"q": reference})
             (folder / "survival.json").write_text(json.dumps(found._asdict()))
 
         inputs = {"runs": climates[label][0], "starts": config.survival_starts, "steps": config.survival_steps}
@@ -117,7 +117,8 @@ def _files(run, entries, models, trainings):
         c = entry["climate"]
         fields = {"q": c.q[0], "u": c.u[0], "v": c.v[0]}
         time = np.arange(1, c.q.shape[1] + 1) * run.config.snapshot * run.config.dt
-        dataset = data.to_dataset(fields, grid, time, attrs={"title": f"Climate: {label}", "model": label, **provenance})
+        attrs = {"title": f"Climate: {label}", "model": label, **provenance}
+        dataset = data.to_dataset(fields, grid, time, attrs=attrs)
         data.save_netcdf(dataset, run.folder / "climates" / f"{_file(label)}.nc")
     (run.folder / "closures").mkdir(exist_ok=True)
     for label, folder in trainings.items():
@@ -156,22 +157,32 @@ def _results(run, entries, truths, climates, tunings, trainings) -> dict:
             shown.setdefault("q", climate.q[0, -1])
         entry["climate"] = climate
         report_models[label] = shown
-    environment = json.loads((run.folder / "env.json").read_text())["starts"][-1]
     return {
         "title": "A subgrid closure trained through the solver",
         "abstract": _abstract(config),
         "config": json.loads(json.dumps(config.__dict__)),
-        "provenance": {
-            "git": environment.get("git"), "date": environment.get("start"), "device": str(environment.get("device", "")),
-            "versions": {k: v for k, v in environment.items() if isinstance(v, str) and k not in ("git", "start")},
-            "stages": _seconds(run),
-        },
-        "length": config.length, "wavenumber": diagnostics.wavenumbers(coarse), "models": report_models, "truth": fine_q,
-        "animation": _animation(config, entries, truths[0], climates), "tuning": _tuning(tunings), "training": _training(config, trainings),
+        "provenance": _provenance(run),
+        "length": config.length,
+        "wavenumber": diagnostics.wavenumbers(coarse),
+        "models": report_models,
+        "truth": fine_q,
+        "animation": _animation(config, entries, truths[0], climates),
+        "tuning": _tuning(tunings),
+        "training": _training(config, trainings),
         "published": {
             "errors": published.ERRORS.get(("eddy", config.operator, int(config.dt)), {}),
             "similarities": published.SIMILARITIES["eddy"],
         },
+    }
+
+
+def _provenance(run) -> dict:
+    here = json.loads((run.folder / "env.json").read_text())["starts"][-1]
+    versions = {name: value for name, value in here.items() if isinstance(value, str) and name not in ("git", "start")}
+    device = str(here.get("device", ""))
+    return {
+        "git": here.get("git"), "date": here.get("start"), "device": device, "versions": versions,
+        "stages": _seconds(run),
     }  # fmt: skip
 
 
@@ -226,17 +237,16 @@ def _seconds(run) -> dict:
 
 def _abstract(config) -> str:
     years = (config.spin_up + config.learn + config.climate) * config.dt / YEAR
+    scored = config.climate * config.dt / YEAR
     return (
         f"Two-layer quasi-geostrophic turbulence in the eddy regime of Ross et al. (2023) is run at {config.fine}² for "
-        f"{years:.3g} years and coarse-grained to {config.coarse}² by {config.operator}. Closures of the coarse model are "
-        f"judged by free runs of the same length: the last {config.climate * config.dt / YEAR:.3g} years are scored against the "
-        "coarse-grained truth, years that no closure was trained or tuned on.\n\n"
-        "Beside the network trained through the solver stand the same network trained offline, four closures with a formula "
-        "at their published amplitude and with one amplitude tuned a posteriori on free runs, and no closure at all."
+        f"{years:.3g} years and coarse-grained to {config.coarse}² by {config.operator}. Closures of the coarse model "
+        f"are judged by free runs of the same length: the last {scored:.3g} years are scored "
+        "against the coarse-grained truth, years that no closure was trained or tuned on.\n\n"
+        "Beside the network trained through the solver stand the same network trained offline, four closures with a "
+        "formula at their published amplitude and with one amplitude tuned a posteriori on free runs, and no closure."
     )
 
 
 def _file(label: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in label.lower().replace(", ", "-").replace("–", "-"))
-
-

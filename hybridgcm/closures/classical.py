@@ -1,7 +1,5 @@
 """Closures with a formula: eddy viscosities, the Zanna-Bolton stress and energy backscatter."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +43,7 @@ class Leith(AbstractClosure):
     Reads q (s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²), which saves a transform each way.
     Ocean models use C near 1/π (Fox-Kemper and Menemenlis 2008, doi:10.1029/177GM19); default .3.
 
-    Leith (1996), doi:10.1016/S0167-2789(96)00107-7; Bachman et al. (2017), doi:10.1002/2016JC012265.
+    Leith (1996), doi:10.1016/0167-2789(96)00107-8; Bachman et al. (2017), doi:10.1002/2016JC012265.
     Adds 5 transforms of a field per step.
     """
 
@@ -70,7 +68,8 @@ class ZannaBolton(AbstractClosure):
     Reads u, v (m s⁻¹); returns u, v (m s⁻²), both `[layer, y, x]`.
 
     *Not* scale aware. The default κ (pyqg's) was fitted on Δ = 15.6 km (64² on 1000 km) with Gaussian-filtered
-    data (operator 2) and is about −1.15 (2Δ)²/24: for another spacing scale it by Δ², for operator 1 tune it.
+    data (operator 2) and is about −1.15 (2Δ)²/24: for another spacing scale it by Δ², for operator 1 tune it, as the
+    amplitude of `Scaled` (a number near 1, which an optimiser can step).
     Zanna and Bolton (2020), doi:10.1029/2020GL088376, equation 6; Ross et al. (2023), doi:10.1029/2022MS003258.
     Adds 14 transforms of a field per step, those of `lift` included (13 from 128² on).
     """
@@ -93,9 +92,10 @@ class BiharmonicBackscatter(AbstractClosure):
     """dq = −∇²(ν Δ² ∇²ζ) − c_B r ∇²ζ, ν = (C Δ)² |S|, r = −⟨ζ ν Δ² ∇²ζ⟩ / ⟨ζ²⟩ (dissipation, then backscatter).
 
     ζ = ∇²ψ; ⟨⟩ the mean over the domain and, weighted by thickness, over layers. The first term is a biharmonic
-    Smagorinsky viscosity, the second a negative Laplacian one whose single coefficient r ≥ 0 (m² s⁻¹) returns the
-    share c_B of the energy that the first removes, at larger scales. Net energy rate: −(1 − c_B) × dissipation.
-    Δ the grid spacing, so C is scale aware; c_B > 1 can be stable when the model has other dissipation.
+    Smagorinsky viscosity, the second a negative Laplacian one whose single coefficient r (m² s⁻¹, positive while the
+    first drains energy) returns the share c_B of the energy that the first removes, at larger scales. Net energy rate:
+    −(1 − c_B) × dissipation; c_B > 1 can be stable when the model has other dissipation. Δ the grid spacing, so C is
+    scale aware.
     Reads u, v (m s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²).
 
     `thickness`: depths of the layers in any unit, fixed at construction. Trainable: `smagorinsky` C, `backscatter` c_B.
@@ -111,8 +111,8 @@ class BiharmonicBackscatter(AbstractClosure):
     smagorinsky: Float[Array, ""] = param()
     backscatter: Float[Array, ""] = param()
 
-    def __init__(self, thickness: Sequence[float], smagorinsky=0.08, backscatter=0.99):
-        thickness = np.atleast_1d(np.asarray(thickness, np.float64))
+    def __init__(self, thickness, smagorinsky=0.08, backscatter=0.99):
+        thickness = np.atleast_1d(np.asarray(thickness, float))
         if thickness.ndim != 1 or not (np.all(thickness > 0) and np.isfinite(thickness.sum())):
             raise ValueError(f"BiharmonicBackscatter needs one positive thickness per layer; got {thickness.tolist()}")
         self.thickness = tuple((thickness / thickness.sum()).tolist())
@@ -134,10 +134,12 @@ class BiharmonicBackscatter(AbstractClosure):
         nu = (self.smagorinsky * grid.spacing) ** 2 * _root(2 * (u_x**2 + v_y**2) + (u_y + v_x) ** 2)
         flux = nu * grid.spacing**2 * grid.to_grid(roughness_hat)
         # Moving Laplacians from ψ to ζ turns ⟨ψ dissipation⟩ / ⟨ψ ∇⁴ψ⟩ into grid means of ζ: no transform of ψ.
-        rate = -self._mean(grid, vorticity * flux)
-        scale = jnp.maximum(self._mean(grid, vorticity**2), jnp.finfo(flux.dtype).tiny)
+        square = self._mean(grid, vorticity**2)
+        # Divided by the root twice: the derivative of 1/square would overflow single precision in a slow flow.
+        rms = jnp.sqrt(jnp.where(square > 0, square, 1))
+        rate = -self._mean(grid, vorticity * flux) / rms / rms
         dissipation_hat = grid.laplacian(grid.to_spectral(flux))
-        return {"q_hat": -dissipation_hat - self.backscatter * (rate / scale) * roughness_hat}, memory
+        return {"q_hat": -dissipation_hat - self.backscatter * rate * roughness_hat}, memory
 
     def _mean(self, grid: AbstractGrid, a: OnGrid) -> Float[Array, ""]:
         means = grid.mean(a)

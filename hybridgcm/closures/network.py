@@ -40,7 +40,7 @@ class NetworkClosure(AbstractClosure):
         self.input_scale, self.output_scale = _scale("input_scale", input_scale), _scale("output_scale", output_scale)
 
     @classmethod
-    def from_data(cls, net, inputs: Mapping[str, Array], outputs: Mapping[str, Array]):
+    def from_data(cls, net, inputs: Mapping, outputs: Mapping):
         """Closure whose scales are standard deviations per layer over samples and space.
 
         `inputs` by field name and `outputs` by forcing name, each `[sample, layer, y, x]`: for instance
@@ -93,7 +93,7 @@ def _scale(name: str, value) -> Array:
     return jnp.asarray(value, float)
 
 
-def _deviations(data: Mapping[str, Array]) -> np.ndarray:
+def _deviations(data: Mapping) -> np.ndarray:
     scales = []
     for name, array in data.items():
         if np.ndim(array) != 4:
@@ -101,7 +101,7 @@ def _deviations(data: Mapping[str, Array]) -> np.ndarray:
                 f"{name} has shape {np.shape(array)}, expected [sample, layer, y, x]; add the missing axes"
             )
         for layer in range(np.shape(array)[1]):
-            deviation = float(np.std(np.asarray(array[:, layer]), dtype=np.float64))
+            deviation = float(np.std(np.asarray(array[:, layer]), dtype=float))
             if not (np.isfinite(deviation) and deviation > 0):
                 raise ValueError(
                     f"{name} layer {layer} has standard deviation {deviation}; remove samples that are not finite, "

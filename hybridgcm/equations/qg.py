@@ -57,7 +57,10 @@ class QuasiGeostrophic(AbstractEquation):
         order: int = 4,
         scale: float | None = None,
     ):
-        stretching, thickness = np.atleast_2d(np.asarray(stretching, float)), np.atleast_1d(np.asarray(thickness, float))
+        stretching, thickness = (
+            np.atleast_2d(np.asarray(stretching, float)),
+            np.atleast_1d(np.asarray(thickness, float)),
+        )
         layers = len(thickness)
         U = np.broadcast_to(np.asarray(U, float), (layers,)) if np.ndim(U) == 0 else np.asarray(U, float)
         if stretching.shape != (layers, layers) or U.shape != (layers,):
@@ -148,7 +151,9 @@ class QuasiGeostrophic(AbstractEquation):
         known = {"q", "u", "v", "q_hat"}
         if unknown := sorted(set(forcing) - known) or ({"u", "v"} & set(forcing) in ({"u"}, {"v"})):
             hint = nearest(unknown[0], known) if isinstance(unknown, list) else "; u and v come together"
-            raise ValueError(f"QuasiGeostrophic takes forcing on 'q', ('u', 'v') or 'q_hat'; got {sorted(forcing)}{hint}")
+            raise ValueError(
+                f"QuasiGeostrophic takes forcing on 'q', ('u', 'v') or 'q_hat'; got {sorted(forcing)}{hint}"
+            )
         total = forcing.get("q_hat", 0.0)
         if "q" in forcing:
             total = total + self.grid.to_spectral(forcing["q"])

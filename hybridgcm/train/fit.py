@@ -23,8 +23,8 @@ class TrainingFailed(RuntimeError):
     def __init__(self, model: AbstractModel, step: int, log: list[dict], patience: int):
         self.model, self.step, self.log = model, step, log
         super().__init__(
-            f"more than {patience} batches in a row gave a loss or a gradient that is not finite; the last good step is "
-            f"{step} and its model is error.model. Try a smaller learning rate, shorter windows or a weaker closure."
+            f"more than {patience} batches in a row gave a loss or a gradient that is not finite; the last good step "
+            f"is {step} and its model is error.model. Try a smaller learning rate, shorter windows or a weaker closure."
         )
 
 
@@ -57,11 +57,9 @@ def fit(
     - `batches`: a sequence of dicts of arrays; only `len` and index are used, so they may be cut lazily. Each new
       shape (a longer horizon) compiles again at its first step, which needs more host memory than the steps do.
     - `optimiser`: any `optax.GradientTransformation`.
-    - `callback(step, model, record)` runs on the host after every step, and again for steps that a resumed run
-      repeats.
-    - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the
-      end, and the newest one is continued from. After a kill the result is that of an uninterrupted run, bit
-      for bit.
+    - `callback(step, model, record)` runs on the host after every step, also after those that a resumed run repeats.
+    - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
+      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit.
     - `progress` labels a bar with the loss.
 
     Raises `ValueError` if `where` selects nothing that can be trained, for complex weights, and for a batch with
@@ -78,16 +76,13 @@ def fit(
         for index in range(len(log), len(batches)):
             batch = batches[index]
             _check_batch(batch, index)
-            trainable, state, numbers = _step(
-                trainable, state, frozen, batch, jr.fold_in(key, index), objective, optimiser
-            )
+            step_key = jr.fold_in(key, index)
+            trainable, state, numbers = _step(trainable, state, frozen, batch, step_key, objective, optimiser)
             loss, norm, finite = (number.item() for number in numbers)
             log.append({"step": index, "loss": loss, "gradient_norm": norm, "skipped": not finite})
             if callback is not None:
                 callback(index, eqx.combine(trainable, frozen), log[-1])
-            if len(log) > patience and all(record["skipped"] for record in log[-patience - 1 :]):
-                good = max((record["step"] for record in log if not record["skipped"]), default=-1)
-                raise TrainingFailed(eqx.combine(trainable, frozen), good, log, patience)
+            _check_progress(log, patience, eqx.combine(trainable, frozen))
             if checkpoints is not None and (len(log) % every == 0 or len(log) == len(batches)):
                 checkpoints.save(len(log), (trainable, state), {"log": log, **identity})
             bar.update(1)
@@ -129,11 +124,17 @@ def _selection(model, where):
     return eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
 
 
+def _check_progress(log: list[dict], patience: int, model: AbstractModel):
+    if len(log) > patience and all(record["skipped"] for record in log[-patience - 1 :]):
+        good = max((record["step"] for record in log if not record["skipped"]), default=-1)
+        raise TrainingFailed(model, good, log, patience)
+
+
 def _check_batches(batches):
     if not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")) or isinstance(batches, dict):
         raise TypeError(
-            f"batches needs len() and an index, so that a resumed run sees the same order; got {type(batches).__name__}: "
-            "pass a list of batches"
+            "batches needs len() and an index, so that a resumed run sees the same order; "
+            f"got {type(batches).__name__}: pass a list of batches"
         )
     if len(batches) == 0:
         raise ValueError("batches is empty: there is nothing to train on")

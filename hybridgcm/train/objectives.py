@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -40,6 +39,9 @@ class Detached(AbstractModel):
     def view(self, state: State) -> Fields:
         return self.inner.view(state)
 
+    def decode(self, state: State) -> Fields:
+        return self.inner.decode(state)
+
     def courant(self, state: State) -> Array:
         return self.inner.courant(state)
 
@@ -70,8 +72,8 @@ def offline(loss: Loss) -> Objective:
     def objective(model, batch, key):
         names = _offline_names(model, batch)
         fields = {name: batch[name] for name in names}
-        losses = jax.vmap(one, (None, 0, 0, 0))(model, fields, batch["S"], jr.split(key, len(batch["S"])))
-        return jnp.mean(losses)
+        keys = jr.split(key, len(batch["S"]))
+        return jnp.mean(_each(lambda fields, target, key: one(model, fields, target, key), fields, batch["S"], keys))
 
     return objective
 
@@ -93,16 +95,23 @@ def online(loss: Loss, every: int = 1, chunk: int | None = None, temporal_gradie
     def one(model, fields, key):
         state = model.encode({name: frames[0] for name, frames in fields.items()}, key)
         target = {name: frames[1:] for name, frames in fields.items()}
-        keep = lambda model, state: {name: a for name, a in model.view(state).items() if name in target}
         steps = every * _horizon(fields)
-        _, out = rollout(advanced(model), state, steps, every=every, save=keep, chunk=chunk)
+        frames = lambda model, state: model.decode(state)
+        _, out = rollout(advanced(model), state, steps, every=every, save=frames, chunk=chunk)
         return jnp.mean(loss(out["save"], target))
 
     def objective(model, batch, key):
-        size = len(next(iter(batch.values())))
-        return jnp.mean(jax.vmap(one, (None, 0, 0))(model, batch, jr.split(key, size)))
+        keys = jr.split(key, len(next(iter(batch.values()))))
+        return jnp.mean(_each(lambda fields, key: one(model, fields, key), batch, keys))
 
     return objective
+
+
+def _each(function, *batch):
+    """function over the leading axis: one by one on CPU, where batched transforms and products only lose, else vmap."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda arguments: function(*arguments), batch)
+    return jax.vmap(function)(*batch)
 
 
 def _offline_names(model, batch) -> tuple[str, ...]:

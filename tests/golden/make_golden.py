@@ -217,8 +217,8 @@ def pyqg_spectra(path):
     assert np.array_equal(m.q, q)
 
     out = dict(q=q)
-    names = "KEspec Ensspec entspec APEflux KEflux APEgenspec KEfrictionspec".split()
-    names += "ENSflux ENSgenspec ENSfrictionspec".split()
+    names = ["KEspec", "Ensspec", "entspec", "APEflux", "KEflux", "APEgenspec", "KEfrictionspec"]
+    names += ["ENSflux", "ENSgenspec", "ENSfrictionspec"]
     for name in names:
         spectrum = m.diagnostics[name]["function"](m)
         layers = spectrum if spectrum.ndim == 3 else spectrum[np.newaxis]

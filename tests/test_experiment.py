@@ -1,0 +1,53 @@
+"""The closure experiment end to end, at smoke size: it finishes, resumes without work, and refuses what is wrong."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words):
+    command = [sys.executable, "experiments/closure/run.py", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("closure") / "run"
+    done = run("--preset", "smoke", "--out", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_the_smoke_run_writes_report_metrics_climates_and_closures(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert {"No closure", "Smagorinsky", "Smagorinsky, tuned", "CNN, offline", "CNN, online"} < set(metrics["models"])
+    for label, row in metrics["models"].items():
+        if row["kind"] != "truth":
+            assert 0 < row["errors"]["distributional"] < 10, (label, row["errors"])
+    assert not re.search(r'(?:src|href)="(?!data:|#)', (finished / "report.html").read_text())
+    assert len(list((finished / "climates").glob("*.nc"))) == len(metrics["models"])
+    assert len(list((finished / "closures").glob("*.ckpt"))) == 2
+
+
+def test_a_second_call_finds_every_stage_done(finished):
+    before = {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
+    again = run("--preset", "smoke", "--out", finished)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert " starts" not in again.stdout, again.stdout
+    assert before == {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
+
+
+def test_a_typo_is_refused_at_once_with_the_nearest_name(tmp_path):
+    (tmp_path / "run.toml").write_text("onlin_rate = 1e-3\n")
+    start = time.monotonic()
+    refused = run("--preset", "smoke", "--config", tmp_path / "run.toml", "--out", tmp_path / "run")
+    assert refused.returncode == 2 and "online_rate" in refused.stderr, refused.stderr
+    assert time.monotonic() - start < 10
+    assert not (tmp_path / "run").exists()
