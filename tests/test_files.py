@@ -48,7 +48,7 @@ def test_of_five_starters_exactly_one_wins_and_a_kill_frees_the_folder(tmp_path)
     finally:
         for process in starters:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def test_a_claim_ends_with_its_block_and_is_not_shared_within_a_process(tmp_path):

@@ -126,7 +126,8 @@ def test_every_frame_of_an_animation_shows_its_own_data(tmp_path):
     movie.save(tmp_path / "x.gif", writer="pillow", dpi=40)
     from PIL import Image
 
-    assert Image.open(tmp_path / "x.gif").n_frames == 3
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert gif.n_frames == 3
 
 
 def test_a_single_panel_needs_no_legend_and_no_data_makes_no_error():

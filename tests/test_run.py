@@ -216,7 +216,7 @@ def test_of_five_starters_exactly_one_wins(tmp_path):
     finally:
         for process in starters:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 class Builder:

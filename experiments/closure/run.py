@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments._run import Run, configure  # noqa: E402
 from experiments.closure.config import PRESETS  # noqa: E402
 
+PHYSICS = ("fine", "coarse", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag")
+SCHEDULE = ("spin_up", "learn", "climate", "snapshot", "frame")
+"""Settings that the truth, and so everything, depends on."""
+
 
 def main(argv=None) -> Path:
     """Run what is missing and return the path of the report."""
@@ -28,17 +32,23 @@ def main(argv=None) -> Path:
         return scores.write(run, models, truths, climates, tunings, trainings)
 
 
+def truth_stages(run) -> list[Path]:
+    """Folders of the truth, one per member."""
+    from experiments.closure import stages
+
+    inputs = _only(run.config, *PHYSICS, *SCHEDULE)
+    return [
+        _stage(run, f"truth-{member}", inputs | {"member": member}, _bind(stages.truth, run.config, member))()
+        for member in range(run.config.members)
+    ]
+
+
 def learn(run):
     """(models, truths, tunings, trainings): closures by label with what they are, and folders of finished stages."""
     from experiments.closure import stages
 
-    config = run.config
-    physics = _only(config, "fine", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag", "coarse")
-    schedule = _only(config, "spin_up", "learn", "climate", "snapshot", "frame")
-    truths = [
-        run.stage(f"truth-{member}", {**physics, **schedule, "member": member}, _bind(stages.truth, config, member))
-        for member in range(config.members)
-    ]
+    config, truths = run.config, truth_stages(run)
+    physics, schedule = _only(config, *PHYSICS), _only(config, *SCHEDULE)
     models = {"No closure": {"kind": "none", "closure": None}}
     tunings, trainings = {}, {}
     inputs = {"truth": truths[0], **physics, **schedule, **_only(config, "tuning", "amplitudes")}
@@ -62,9 +72,9 @@ def learn(run):
         suffix = "" if config.seeds == 1 else f", seed {seed}"
         inputs = {"truth": truths[0], **physics, **schedule, **shape, "seed": seed}
         inputs |= _only(config, "offline_steps", "offline_batch", "offline_rate")
-        offline = run.stage(f"offline-{seed}", inputs, _bind(stages.train_offline, config, seed, truths[0]))
+        offline = _stage(run, f"offline-{seed}", inputs, _bind(stages.train_offline, config, seed, truths[0]))()
         inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate") | {"offline": offline}
-        online = run.stage(f"online-{seed}", inputs, _bind(stages.train_online, config, seed, truths[0], offline))
+        online = _stage(run, f"online-{seed}", inputs, _bind(stages.train_online, config, seed, truths[0], offline))()
         data = stages.learning_data(truths[0])
         for kind, where in (("offline", offline), ("online", online)):
             label = f"CNN, {kind}{suffix}"
@@ -80,7 +90,7 @@ def free_runs(run, models: dict) -> dict[str, list[Path]]:
 
     config = run.config
     total = config.spin_up + config.learn + config.climate
-    physics = _only(config, "coarse", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag", "fine")
+    physics = _only(config, *PHYSICS)
     jobs = {}
     for label, about in models.items():
         for member in range(config.members):
@@ -108,7 +118,9 @@ def _free_run(config, closure, member, steps, folder):
 
 
 def _stage(run, name, inputs, build):
-    return lambda: run.stage(name, inputs, build)
+    """The stage as a function of nothing; what it is made of includes the code of the stages."""
+    program = Path(__file__).with_name("stages.py")
+    return lambda: run.stage(name, inputs | {"program": program}, build)
 
 
 def _bind(function, *arguments):

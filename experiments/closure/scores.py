@@ -20,7 +20,7 @@ ALL = 10**9
 def write(run, models, truths, climates, tunings, trainings) -> Path:
     """Score everything; write metrics.json, climates/*.nc, closures/*.ckpt, headline.png and report.html."""
     config = run.config
-    target = metrics.pool(*[_truth_climate(config, member, folder) for member, folder in enumerate(truths)])
+    target = metrics.pool(*[truth_climate(config, member, folder) for member, folder in enumerate(truths)])
     entries = {"Truth": {"kind": "truth", **_truth_entry(config, truths), "climate": target}}
     for label, about in models.items():
         entries[label] = _model_entry(config, about, climates[label])
@@ -41,21 +41,27 @@ def write(run, models, truths, climates, tunings, trainings) -> Path:
     return write_report(run.folder / "report.html", results)
 
 
-def _truth_climate(config, member: int, folder: Path) -> metrics.Climate:
+def truth_climate(config, member: int, folder: Path) -> metrics.Climate:
+    """The coarse-grained climate of one truth, from its stage's folder."""
     fine, coarse = stages.model(config, config.fine), stages.model(config, config.coarse)
     q = data.read_store(folder / "climate" / "output.zarr")["q"].values
     return metrics.climate(fine, q, coarse=coarse.equation.grid, operator=stages.operator(config))
 
 
 def _truth_entry(config, truths) -> dict:
-    time, ke = [], []
-    for member, folder in enumerate(truths):
+    """Kinetic energy of the coarse-grained truth at every snapshot, `[member, frame]`."""
+    ke = []
+    for folder in truths:
         parts = [data.read_store(folder / part / "output.zarr") for part in ("spin-up", "learn", "climate")]
-        parts = [part for part in parts if "ke" in part]
-        time.append(np.concatenate([part["time"].values for part in parts]))
-        ke.append(np.concatenate([part["ke"].values for part in parts]))
-        del member
-    return {"time": time[0] / YEAR, "ke": ke[0] if len({len(k) for k in ke}) > 1 else np.stack(ke)}
+        whole = {int(t / config.dt): k for part in parts for t, k in zip(part["time"].values, part["ke"].values)}
+        ke.append([k for step, k in sorted(whole.items()) if step % config.snapshot == 0])
+    return {"time": np.arange(1, len(ke[0]) + 1) * config.snapshot * config.dt / YEAR, "ke": np.array(ke)}
+
+
+def model_climate(config, closure, folder: Path) -> metrics.Climate:
+    """The climate of one free run over the scored years."""
+    q = data.read_store(folder / "run" / "output.zarr")["q"].values[-(config.climate // config.snapshot) :]
+    return metrics.climate(stages.model(config, config.coarse, closure), q)
 
 
 def _model_entry(config, about: dict, folders: list[Path]) -> dict:
@@ -222,9 +228,12 @@ def _training(config, trainings) -> dict:
         if "online" in label:
             firsts = np.cumsum((0, *config.online_steps[:-1])).tolist()
             steps = [horizon * config.frame for horizon in config.horizons]
-            curve |= {"label": "relative error of q", "horizons": list(zip(firsts, steps, strict=True))}
+            curve |= {
+                "label": "energy of the error, resolved scales",
+                "horizons": list(zip(firsts, steps, strict=True)),
+            }
         else:
-            curve["label"] = "relative error of S"
+            curve["label"] = "relative error of S, resolved scales"
         out[label] = curve
     return out
 

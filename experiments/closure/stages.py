@@ -71,19 +71,24 @@ def operator(config: Config):
 
 
 def snapshot(model, state) -> dict:
-    """What every run keeps: q and the kinetic energy."""
+    """What every run keeps: q (s-1) and the kinetic energy (m2 s-2)."""
     return {**model.decode(state), "ke": diagnostics.kinetic_energy(model, state)}
 
 
 def fine_snapshot(coarse, operator, fine, state) -> dict:
     """The same for the truth; its kinetic energy is that of the coarse-grained flow, to compare with the models'."""
-    low = eqx.tree_at(lambda s: s.y, state, coarsen.state(fine.equation.grid, coarse.equation.grid, state.y, operator))
-    return {**fine.decode(state), "ke": diagnostics.kinetic_energy(coarse, low)}
+    return {**fine.decode(state), "ke": _coarse_energy(coarse, operator, fine, state)}
 
 
 def training_frame(coarse, operator, fine, state) -> dict:
-    """Coarse-grained q and its subgrid forcing S."""
-    return coarsen.sample(fine, coarse, state.y, operator)
+    """Coarse-grained q, its subgrid forcing S (s-2, to be added to the tendency) and the kinetic energy."""
+    frame = coarsen.sample(fine, coarse, state.y, operator)
+    return frame | {"ke": _coarse_energy(coarse, operator, fine, state)}
+
+
+def _coarse_energy(coarse, operator, fine, state):
+    low = eqx.tree_at(lambda s: s.y, state, coarsen.state(fine.equation.grid, coarse.equation.grid, state.y, operator))
+    return diagnostics.kinetic_energy(coarse, low)
 
 
 def truth(config: Config, member: int, folder: Path):

@@ -51,11 +51,9 @@ def fit(
     does (decay would move an array that is only frozen by stop_gradient).
 
     A step whose loss or gradient is not finite anywhere, judged before the optimiser and so before any clipping,
-    changes neither weights nor optimiser state and is recorded as skipped; more than `patience` in a row raise
-    `TrainingFailed`.
+    changes neither weights nor optimiser state and counts as skipped; over `patience` in a row raise `TrainingFailed`.
 
-    - `batches`: a sequence of dicts of arrays; only `len` and index are used, so they may be cut lazily. Each new
-      shape (a longer horizon) compiles again at its first step, which needs more host memory than the steps do.
+    - `batches`: dicts of arrays by position, cut lazily if they like. Each new shape (a longer horizon) compiles again.
     - `optimiser`: any `optax.GradientTransformation`.
     - `callback(step, model, record)` runs on the host after every step, also after those that a resumed run repeats.
     - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
