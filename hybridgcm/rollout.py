@@ -80,10 +80,12 @@ def rollout(
 
 @eqx.filter_jit
 def _chunk(model, state, steps, every, save, mean):
-    """One compiled chunk with the checks that the host needs: finite flags per prognostic, Courant number."""
-    state, out = rollout(model, state, steps, every=every, save=save, mean=mean)
-    finite = jax.tree.map(lambda a: jnp.isfinite(jnp.sum(jnp.abs(a))), state.y)
-    return state, out, finite, model.courant(state)
+    """One compiled chunk with what the host checks at every frame: finite flags per prognostic, Courant number."""
+    finite = lambda state: jax.tree.map(lambda a: jnp.isfinite(jnp.sum(jnp.abs(a))), state.y)
+    watched = lambda model, state: (None if save is None else save(model, state), finite(state), model.courant(state))
+    state, out = rollout(model, state, steps, every=every, save=watched, mean=mean)
+    kept, finite, courant = out["save"]
+    return state, {"save": kept, "mean": out["mean"]}, finite, courant
 
 
 def stream(
@@ -102,7 +104,7 @@ def stream(
 
     Arrays come as NumPy with a leading frame axis; `step` is the integer step of each frame, `time` the same in
     s. The next chunk runs while the caller has this one, so output is overlapped. A long run stops with
-    `BlewUp` as soon as a chunk holds a value that is not finite or ends with a Courant number above `courant`;
+    `BlewUp` as soon as a chunk holds a frame with a value that is not finite or a Courant number above `courant`;
     everything yielded before is good. `progress` labels a bar with simulated years (of 360 days) per minute.
 
     Output, restart and early stop are the caller's loop body. Raises `ValueError` as `rollout` does.
@@ -118,8 +120,8 @@ def stream(
             if index + 1 < frames // chunk:
                 pending = _chunk(model, state, size, every, save, mean)
             step = first + index * size + every * np.arange(1, chunk + 1)
-            out = jax.tree.map(np.asarray, out)
-            _check(out, finite, float(speed), step, good, courant)
+            out, finite, speed = jax.tree.map(np.asarray, (out, finite, speed))
+            _check(out, finite, speed, step, good, courant)
             if bar:
                 bar.update(size)
             yield (
@@ -141,21 +143,21 @@ def _frames(steps: int, every: int, chunk: int | None) -> int:
     return frames
 
 
-def _check(out: dict, finite: dict, speed: float, step: np.ndarray, good: State, limit: float):
-    first = {}
+def _check(out: dict, finite: dict, speed: np.ndarray, step: np.ndarray, good: State, limit: float):
+    fine = {f"state.y.{name}": flags for name, flags in finite.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if np.issubdtype(leaf.dtype, np.inexact):
-            bad = ~np.isfinite(leaf.reshape(len(step), -1)).all(1)
-            if bad.any():
-                first[jax.tree_util.keystr(path, simple=True, separator=".")] = int(step[bad.argmax()])
-    if first:  # of those that go first, prognostics are what the user can act on
-        name = min(first, key=lambda name: (first[name], name.split(".")[-1] not in finite))
-        raise BlewUp(name, first[name], good)
-    for name, flag in finite.items():
-        if not flag:
-            raise BlewUp(f"state.y.{name}", int(step[-1]), good)
-    if not speed <= limit:
-        raise BlewUp("Courant number", int(step[-1]), good, speed)
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            fine[name] = np.isfinite(leaf.reshape(len(step), -1)).all(1)
+    first = {name: int(step[(~flags).argmax()]) for name, flags in fine.items() if not flags.all()}
+    fast = ~(speed <= limit)
+    if fast.any():
+        first["Courant number"] = int(step[fast.argmax()])
+    if not first:
+        return
+    # Of those that go first, prognostics are what the user can act on; a Courant number that is finite comes earlier.
+    name = min(first, key=lambda name: (first[name], name.split(".")[-1] not in finite, name.startswith("state.y")))
+    raise BlewUp(name, first[name], good, float(speed[fast.argmax()]) if name == "Courant number" else np.nan)
 
 
 class _Bar:
