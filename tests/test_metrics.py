@@ -70,6 +70,44 @@ def test_loss_gradient_agrees_with_differences_and_is_finite_at_a_perfect_match(
     assert np.all(np.isfinite(jax.grad(loss)(t)))
 
 
+def test_spectral_loss_is_the_squared_relative_error_of_the_energies_whatever_the_phases():
+    model = eddy(n=32, dtype=jnp.float32)
+    grid = model.equation.grid
+    t = jnp.asarray(snapshots(model), jnp.float32)
+    loss = metrics.spectral(model.equation)
+    at = lambda q: float(loss({"q": jnp.asarray(q, jnp.float32)}, {"q": t}))
+    assert at(t) == 0
+    assert at(jnp.roll(t, (5, 3), (-2, -1))) < 1e-9, "energies do not know where an eddy is"
+    steady = jnp.stack([t[0]] * 3)
+    for factor in (0.0, 1.1, 2.0):  # energy changes by factor², equally in every ring
+        found = float(loss({"q": factor * steady}, {"q": steady}))
+        assert found == pytest.approx((factor**2 - 1) ** 2, rel=1e-4, abs=1e-9), (factor, found)
+    sharp = jnp.where(hg.exponential_filter(grid) == 1, 1.0, 0.0)
+    only = metrics.resolved(loss, grid, sharp)
+    found = float(only({"q": 1.1 * steady}, {"q": steady}))
+    assert found == pytest.approx(0.21**2, rel=1e-4), f"empty rings take part: {found}"
+
+
+def test_spectral_loss_prefers_the_right_energy_where_least_squares_prefer_a_damped_flow():
+    """Two futures, equally likely: the mean of both has half the energy of either."""
+    model = eddy(n=32)
+    futures = jnp.asarray(snapshots(model, 2))[:, None]
+    middle, either = futures.mean(0), futures[0]
+    both = lambda loss, q: float(jnp.mean(jnp.stack([loss({"q": q}, {"q": t}) for t in futures])))
+    assert both(metrics.energy(model.equation), middle) < 0.6 * both(metrics.energy(model.equation), either)
+    assert both(metrics.spectral(model.equation), either) < 0.6 * both(metrics.spectral(model.equation), middle)
+
+
+def test_spectral_loss_gradient_agrees_with_differences():
+    model = eddy()
+    t, p, d = (jnp.asarray(snapshots(model, 2, seed=i)) for i in (0, 20, 40))
+    loss = lambda q: metrics.spectral(model.equation)({"q": q}, {"q": t})
+    slope = float(jnp.sum(jax.grad(loss)(p) * d))
+    difference = float(loss(p + 1e-4 * d) - loss(p - 1e-4 * d)) / 2e-4
+    assert abs(slope / difference - 1) < 1e-6, (slope, difference)
+    assert np.all(np.isfinite(jax.grad(loss)(t)))
+
+
 def test_a_missing_name_and_unequal_frames_raise():
     field = jnp.ones((3, 2, 8, 8))
     with pytest.raises(ValueError, match="no 'qq'.*did you mean 'q'"):

@@ -1,0 +1,15 @@
+"""Losses of trajectories, and the published scores of climates."""
+
+from hybridgcm.metrics.climates import Climate as Climate
+from hybridgcm.metrics.climates import climate as climate
+from hybridgcm.metrics.climates import perezhogin_errors as perezhogin_errors
+from hybridgcm.metrics.climates import pool as pool
+from hybridgcm.metrics.climates import ross_similarities as ross_similarities
+from hybridgcm.metrics.climates import wasserstein as wasserstein
+from hybridgcm.metrics.losses import Metric as Metric
+from hybridgcm.metrics.losses import energy as energy
+from hybridgcm.metrics.losses import mse as mse
+from hybridgcm.metrics.losses import resolved as resolved
+from hybridgcm.metrics.losses import rmse as rmse
+from hybridgcm.metrics.losses import spectral as spectral
+from hybridgcm.metrics.losses import variance as variance
