@@ -155,10 +155,13 @@ def test_the_verdict_follows_the_numbers(results):
     assert any("in neither error better than Online network" in text for text in offline), offline
 
 
-def test_errors_over_seeds_are_printed_with_their_spread(results):
-    seeds = copy.deepcopy(results)
-    seeds["models"]["Online network"]["errors"]["distributional"] = np.array([0.02, 0.03, 0.04])
-    assert "0.0300 ± 0.0100" in tables.scores(seeds)
+def test_several_runs_are_printed_with_their_range_and_counted_in_the_verdict(results):
+    several = copy.deepcopy(results)
+    runs = lambda *errors: [{"distributional": e, "spectral": 2 * e} for e in errors]
+    several["models"]["Online network"]["runs"] = runs(0.02, 0.03, 0.05)
+    several["models"]["No closure"]["runs"] = runs(0.04, 0.04, 0.04)
+    assert "<small>0.0200 to 0.0500</small>" in tables.scores(several)
+    assert any("; both in 2 of 3 runs" in text for text in report.verdict(several)), report.verdict(several)
 
 
 def test_a_model_that_blew_up_says_so_everywhere(results, tmp_path):

@@ -55,10 +55,12 @@ class Config:
     """Snapshots per offline step."""
     offline_rate: float = 1e-2
     """Largest learning rate offline."""
-    horizons: tuple[int, ...] = (2, 4)
+    horizons: tuple[int, ...] = (8,)
     """Frames per rollout, one stage of online training each."""
-    online_steps: tuple[int, ...] = (80, 120)
+    online_steps: tuple[int, ...] = (120,)
     """Optimiser steps of each stage."""
+    forecast: float = 0.5
+    """Weight of the error's energy in the online loss, beside the error of the energy spectra."""
     online_batch: int = 8
     """Trajectories per online step."""
     online_rate: float = 1e-3
@@ -110,7 +112,7 @@ SMOKE = replace(
     closures=("Smagorinsky",), amplitudes=(0.5, 1.0), tuning=480,
 )  # fmt: skip
 STANDARD = replace(
-    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(2, 4),
+    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(4, 8),
     online_steps=(1000, 500), offline_batch=64, offline_rate=1e-3, online_rate=3e-4, survival_starts=5,
 )  # fmt: skip
 PRESETS = {"laptop": LAPTOP, "smoke": SMOKE, "standard": STANDARD}

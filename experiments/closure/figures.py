@@ -39,9 +39,9 @@ def blown(model) -> str:
 
 
 def errors(model) -> tuple[float, float]:
-    """Distributional and spectral error, means over seeds; nan where there is none."""
+    """Distributional and spectral error; nan where there is none."""
     values = model.get("errors") or {}
-    return tuple(float(np.mean(values.get(name, np.nan))) for name in ("distributional", "spectral"))
+    return tuple(float(values.get(name, np.nan)) for name in ("distributional", "spectral"))
 
 
 def maps(results, layer: int):

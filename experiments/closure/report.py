@@ -96,7 +96,7 @@ def verdict(results: Mapping) -> list[str]:
             theirs = figures.errors(model)
             if other != name and model["kind"] != "truth" and np.isfinite(theirs).all():
                 won = (own[0] < theirs[0], own[1] < theirs[1])
-                groups[won].append(f"{other} ({_pair(theirs)})")
+                groups[won].append(f"{other} ({_pair(theirs)}{_wins(models[name], model)})")
         for won, others in groups.items():
             if others:
                 out.append(f"{name} ({_pair(own)}) {words[won]} {_and(others)}.")
@@ -262,6 +262,13 @@ def _byline(about):
 
 def _pair(errors):
     return "{:.4f}\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}{:.4f}".format(*errors)
+
+
+def _wins(model, other):
+    """In how many runs from the same start both errors are lower; empty for single runs."""
+    runs = list(zip(model.get("runs", ()), other.get("runs", ()), strict=False))
+    won = sum(all(ours[name] < theirs[name] for name in ours) for ours, theirs in runs)
+    return f"; both in {won} of {len(runs)} runs" if len(runs) > 1 else ""
 
 
 def _and(names):

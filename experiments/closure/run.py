@@ -9,6 +9,7 @@ climates/*.nc, closures/*.ckpt.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -32,56 +33,76 @@ def main(argv=None) -> Path:
         return scores.write(run, models, truths, climates, tunings, trainings)
 
 
-def truth_stages(run) -> list[Path]:
-    """Folders of the truth, one per member."""
+def truth(run, member: int) -> Path:
+    """Folder of the truth up to the scored years."""
     from experiments.closure import stages
 
-    inputs = _only(run.config, *PHYSICS, *SCHEDULE)
-    return [
-        _stage(run, f"truth-{member}", inputs | {"member": member}, _bind(stages.truth, run.config, member))()
-        for member in range(run.config.members)
-    ]
+    inputs = _only(run.config, *PHYSICS, *SCHEDULE) | {"member": member}
+    return _stage(run, f"truth-{member}", inputs, partial(stages.truth, run.config, member))()
+
+
+def whole_truth(run, member: int) -> tuple[Path, Path]:
+    """Folders of one truth: up to the scored years, and those."""
+    from experiments.closure import stages
+
+    start = truth(run, member)
+    inputs = _only(run.config, *PHYSICS, *SCHEDULE) | {"member": member, "start": start}
+    return start, _stage(run, f"climate-{member}", inputs, partial(stages.truth_climate, run.config, member, start))()
 
 
 def learn(run):
-    """(models, truths, tunings, trainings): closures by label with what they are, and folders of finished stages."""
+    """(models, truths, tunings, trainings): closures by label with what they are, and folders of finished stages.
+
+    All that waits for nothing but the training data runs side by side with the rest of the truth, longest jobs first.
+    """
     from experiments.closure import stages
 
-    config, truths = run.config, truth_stages(run)
-    physics, schedule = _only(config, *PHYSICS), _only(config, *SCHEDULE)
-    models = {"No closure": {"kind": "none", "closure": None}}
-    tunings, trainings = {}, {}
-    inputs = {"truth": truths[0], **physics, **schedule, **_only(config, "tuning", "amplitudes")}
+    config, start = run.config, truth(run, 0)
     formulas = stages.classical(config)
-    found = parallel(
-        config.workers,
-        {
-            name: _stage(run, f"tune-{_slug(name)}", inputs, _bind(stages.tune, config, closure, truths[0]))
-            for name, closure in formulas.items()
-        },
-    )
+    jobs = {("train", seed): partial(train, run, seed, start) for seed in range(config.seeds)}
+    jobs |= {("truth", member): partial(whole_truth, run, member) for member in range(config.members)}
+    jobs |= {("tune", name): partial(tune, run, name, closure, start) for name, closure in formulas.items()}
+    found = parallel(config.workers, jobs)
+    truths = [found["truth", member] for member in range(config.members)]
+    tunings = {name: found["tune", name] for name in formulas}
+    models, trainings = {"No closure": {"kind": "none", "closure": None}}, {}
     for name, closure in formulas.items():
-        tunings[name] = found[name]
-        best = stages.best_amplitude(found[name])
+        best = stages.best_amplitude(tunings[name])
         models[name] = {"kind": "classical", "family": name, "amplitude": 1.0, "closure": closure}
         models[f"{name}, tuned"] = {
             "kind": "tuned", "family": name, "amplitude": best, "closure": stages.scaled(closure, best),
         }  # fmt: skip
-    shape = _only(config, "network", "channels")
+    data = stages.learning_data(start)
     for seed in range(config.seeds):
-        suffix = "" if config.seeds == 1 else f", seed {seed}"
-        inputs = {"truth": truths[0], **physics, **schedule, **shape, "seed": seed}
-        inputs |= _only(config, "offline_steps", "offline_batch", "offline_rate")
-        offline = _stage(run, f"offline-{seed}", inputs, _bind(stages.train_offline, config, seed, truths[0]))()
-        inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate") | {"offline": offline}
-        online = _stage(run, f"online-{seed}", inputs, _bind(stages.train_online, config, seed, truths[0], offline))()
-        data = stages.learning_data(truths[0])
-        for kind, where in (("offline", offline), ("online", online)):
-            label = f"CNN, {kind}{suffix}"
-            closure = stages.load_closure(config, seed, where, data)
+        for kind, folder in found["train", seed].items():
+            label = f"CNN, {kind}" + ("" if config.seeds == 1 else f", seed {seed}")
+            closure = stages.load_closure(config, seed, folder, data)
             models[label] = {"kind": kind, "family": f"CNN {kind}", "seed": seed, "closure": closure}
-            trainings[label] = where
+            trainings[label] = folder
     return models, truths, tunings, trainings
+
+
+def tune(run, name: str, closure, truth: Path) -> Path:
+    """Folder of the free runs that choose a classical closure's amplitude."""
+    from experiments.closure import stages
+
+    config = run.config
+    inputs = {"truth": truth, **_only(config, *PHYSICS, *SCHEDULE, "tuning", "amplitudes")}
+    return _stage(run, f"tune-{_slug(name)}", inputs, partial(stages.tune, config, closure, truth))()
+
+
+def train(run, seed: int, truth: Path) -> dict[str, Path]:
+    """Folders of the network trained offline, and from there online."""
+    from experiments.closure import stages
+
+    config = run.config
+    inputs = {"truth": truth, "seed": seed, **_only(config, *PHYSICS, *SCHEDULE, "network", "channels")}
+    inputs |= _only(config, "offline_steps", "offline_batch", "offline_rate")
+    offline = _stage(run, f"offline-{seed}", inputs, partial(stages.train_offline, config, seed, truth))()
+    inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate", "forecast")
+    inputs |= {"offline": offline}
+    online = _stage(run, f"online-{seed}", inputs, partial(stages.train_online, config, seed, truth, offline))()
+    return {"offline": offline, "online": online}
 
 
 def free_runs(run, models: dict) -> dict[str, list[Path]]:
@@ -95,7 +116,7 @@ def free_runs(run, models: dict) -> dict[str, list[Path]]:
     for label, about in models.items():
         for member in range(config.members):
             inputs = {**physics, "closure": digest(about["closure"]), "steps": total, "snapshot": config.snapshot}
-            build = _bind(_free_run, config, about["closure"], member, total)
+            build = partial(_free_run, config, about["closure"], member, total)
             name = f"free-{_slug(label)}-{member}"
             jobs[label, member] = _stage(run, name, inputs | {"member": member}, build)
     found = parallel(config.workers, jobs)
@@ -121,10 +142,6 @@ def _stage(run, name, inputs, build):
     """The stage as a function of nothing; what it is made of includes the code of the stages."""
     program = Path(__file__).with_name("stages.py")
     return lambda: run.stage(name, inputs | {"program": program}, build)
-
-
-def _bind(function, *arguments):
-    return lambda folder: function(*arguments, folder)
 
 
 def _only(config, *names) -> dict:

@@ -20,7 +20,7 @@ ALL = 10**9
 def write(run, models, truths, climates, tunings, trainings) -> Path:
     """Score everything; write metrics.json, climates/*.nc, closures/*.ckpt, headline.png and report.html."""
     config = run.config
-    target = metrics.pool(*[truth_climate(config, member, folder) for member, folder in enumerate(truths)])
+    target = metrics.pool(*[truth_climate(config, member, folder) for member, (_, folder) in enumerate(truths)])
     entries = {"Truth": {"kind": "truth", **_truth_entry(config, truths), "climate": target}}
     for label, about in models.items():
         entries[label] = _model_entry(config, about, climates[label])
@@ -32,6 +32,7 @@ def write(run, models, truths, climates, tunings, trainings) -> Path:
         entry["ms_per_step"] = stages.cost(config, models[label]["closure"], start)
         if entry["climate"] is not None:
             entry["errors"] = metrics.perezhogin_errors(entry["climate"], target, last=ALL)
+            entry["runs"] = [_both(metrics.perezhogin_errors(one, target, last=ALL)) for one in entry["single"]]
         if entry["climate"] is not None and none is not None:
             entry["similarities"] = metrics.ross_similarities(entry["climate"], none, target, last=ALL)
     _survival(run, models, entries, climates)
@@ -43,7 +44,7 @@ def write(run, models, truths, climates, tunings, trainings) -> Path:
 
 
 def truth_climate(config, member: int, folder: Path) -> metrics.Climate:
-    """The coarse-grained climate of one truth, from its stage's folder."""
+    """The coarse-grained climate of one truth, from the stage of its scored years."""
     fine, coarse = stages.model(config, config.fine), stages.model(config, config.coarse)
     q = data.read_store(folder / "climate" / "output.zarr")["q"].values
     return metrics.climate(fine, q, coarse=coarse.equation.grid, operator=stages.operator(config))
@@ -52,8 +53,9 @@ def truth_climate(config, member: int, folder: Path) -> metrics.Climate:
 def _truth_entry(config, truths) -> dict:
     """Kinetic energy of the coarse-grained truth at every snapshot, `[member, frame]`."""
     ke = []
-    for folder in truths:
-        parts = [data.read_store(folder / part / "output.zarr") for part in ("spin-up", "learn", "climate")]
+    for start, end in truths:
+        folders = (start / "spin-up", start / "learn", end / "climate")
+        parts = [data.read_store(folder / "output.zarr") for folder in folders]
         whole = {int(t / config.dt): k for part in parts for t, k in zip(part["time"].values, part["ke"].values)}
         ke.append([k for step, k in sorted(whole.items()) if step % config.snapshot == 0])
     return {"time": np.arange(1, len(ke[0]) + 1) * config.snapshot * config.dt / YEAR, "ke": np.array(ke)}
@@ -76,12 +78,16 @@ def _model_entry(config, about: dict, folders: list[Path]) -> dict:
     entry["blew_up"] = blown[0] if blown else None
     entry["survived_years"] = (len(runs), len(folders))
     if runs:
-        q = np.stack([part["q"].values[-scored:] for part in runs])
-        entry["climate"] = metrics.climate(low, q)
-        entry["q"] = q[0, -1]
+        entry["single"] = [metrics.climate(low, part["q"].values[-scored:]) for part in runs]
+        entry["climate"] = metrics.pool(*entry["single"])
+        entry["q"] = entry["climate"].q[0, -1]
         entry["time"] = runs[0]["time"].values / YEAR
         entry["ke"] = np.stack([part["ke"].values for part in runs])
     return entry
+
+
+def _both(errors: dict) -> dict:
+    return {name: errors[name] for name in ("distributional", "spectral")}
 
 
 def _survival(run, models, entries, climates):
@@ -135,7 +141,18 @@ def _files(run, entries, models, trainings):
 
 def _metrics(run, entries, tunings):
     """metrics.json: every number of the report that is no picture."""
-    keep = ("kind", "family", "amplitude", "seed", "errors", "similarities", "survived_years", "survival", "blew_up")
+    keep = (
+        "kind",
+        "family",
+        "amplitude",
+        "seed",
+        "errors",
+        "runs",
+        "similarities",
+        "survived_years",
+        "survival",
+        "blew_up",
+    )
     table = {
         label: {name: entry[name] for name in (*keep, "ms_per_step") if entry.get(name) is not None}
         for label, entry in entries.items()
@@ -152,17 +169,16 @@ def _results(run, entries, truths, climates, tunings, trainings) -> dict:
     coarse = stages.model(config, config.coarse).equation.grid
     target = entries["Truth"]["climate"]
     rings = len(diagnostics.wavenumbers(coarse))
-    fine_q = data.read_store(truths[0] / "climate" / "output.zarr")["q"].values[-1]
+    fine_q = data.read_store(truths[0][1] / "climate" / "output.zarr")["q"].values[-1]
     pdfs = figures.densities(_pdf_fields(target))
     report_models = {}
     for label, entry in entries.items():
-        climate = entry.pop("climate")
-        shown = dict(entry)
+        climate = entry["climate"]
+        shown = {name: value for name, value in entry.items() if name not in ("climate", "single")}
         if climate is not None:
             shown["spectra"] = {name: a[..., :rings] for name, a in climate.spectra.items()}
             shown["pdf"] = figures.densities(_pdf_fields(climate), pdfs)
             shown.setdefault("q", climate.q[0, -1])
-        entry["climate"] = climate
         report_models[label] = shown
     return {
         "title": "A subgrid closure trained through the solver",
@@ -173,7 +189,7 @@ def _results(run, entries, truths, climates, tunings, trainings) -> dict:
         "wavenumber": diagnostics.wavenumbers(coarse),
         "models": report_models,
         "truth": fine_q,
-        "animation": _animation(config, entries, truths[0], climates),
+        "animation": _animation(config, entries, truths[0][0], climates),
         "tuning": _tuning(tunings),
         "training": _training(config, trainings),
         "published": {
@@ -230,7 +246,7 @@ def _training(config, trainings) -> dict:
             firsts = np.cumsum((0, *config.online_steps[:-1])).tolist()
             steps = [horizon * config.frame for horizon in config.horizons]
             curve |= {
-                "label": "energy of the error, resolved scales",
+                "label": f"{config.forecast:g} × energy of the error + error of the energies",
                 "horizons": list(zip(firsts, steps, strict=True)),
             }
         else:

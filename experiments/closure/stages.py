@@ -92,29 +92,37 @@ def _coarse_energy(coarse, operator, fine, state):
 
 
 def truth(config: Config, member: int, folder: Path):
-    """The fine run in three parts: spin-up, training frames (coarse), climate (fine snapshots)."""
+    """The fine run up to the scored years: spin-up, then training frames on the coarse grid; its end in `end.ckpt`."""
     fine, coarse = model(config, config.fine), model(config, config.coarse)
-    keep = eqx.Partial(fine_snapshot, coarse, operator(config))
-    learn = eqx.Partial(training_frame, coarse, operator(config))
-    attrs = coarsen.metadata(fine, coarse, operator(config)) | {"title": "Two-layer quasi-geostrophic truth"}
     state = fine.encode(first_state(config, member), jr.key(member))
+    state = _fine_run(config, member, "spin-up", config.spin_up, state, folder)
     grid = coarse.equation.grid
-    on_coarse = {
+    frames = {
+        "every": config.frame,
+        "save": eqx.Partial(training_frame, coarse, operator(config)),
         "dimensions": {name: ("layer", "y", "x") for name in ("q", "S")},
         "coordinates": {"x": grid.x, "y": grid.y},
     }
-    parts = {
-        "spin-up": (config.spin_up, config.snapshot, keep, {}),
-        "learn": (config.learn, config.frame, learn, on_coarse),
-        "climate": (config.climate, config.snapshot, keep, {}),
-    }
-    if member > 0:  # its data train nothing
-        parts["learn"] = (config.learn, config.snapshot, keep, {})
-    for part, (steps, every, save, axes) in parts.items():
-        state = checkpoint.resumable_rollout(
-            fine, state, steps, folder / part, every=every, chunk=_divisor(steps // every, max(1, 720 // every)),
-            save=save, attrs=attrs | {"part": part, "member": member}, progress=f"truth {config.fine}², {part}", **axes,
-        )  # fmt: skip
+    # The data of other members train nothing.
+    state = _fine_run(config, member, "learn", config.learn, state, folder, **(frames if member == 0 else {}))
+    checkpoint.save(folder / "end.ckpt", state)
+
+
+def truth_climate(config: Config, member: int, start: Path, folder: Path):
+    """The scored years of the fine run, from the end of the stage `truth` in the folder `start`."""
+    like = model(config, config.fine).encode(first_state(config, member), jr.key(member))
+    _fine_run(config, member, "climate", config.climate, checkpoint.load(start / "end.ckpt", like), folder)
+
+
+def _fine_run(config: Config, member: int, part: str, steps: int, state, folder: Path, **output):
+    """One part of the truth into folder/part, fine snapshots unless `output` says otherwise; returns its last state."""
+    fine, coarse = model(config, config.fine), model(config, config.coarse)
+    attrs = coarsen.metadata(fine, coarse, operator(config)) | {"title": "Two-layer quasi-geostrophic truth"}
+    output = {"every": config.snapshot, "save": eqx.Partial(fine_snapshot, coarse, operator(config))} | output
+    return checkpoint.resumable_rollout(
+        fine, state, steps, folder / part, chunk=_divisor(steps // output["every"], max(1, 720 // output["every"])),
+        attrs=attrs | {"part": part, "member": member}, progress=f"truth {config.fine}², {part}", **output,
+    )  # fmt: skip
 
 
 def free_run(
@@ -190,7 +198,11 @@ def train_offline(config: Config, seed: int, truth_folder: Path, folder: Path):
 
 
 def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, folder: Path):
-    """Through the solver, from the offline network, over growing horizons; saves `closure` and `log.json`."""
+    """Through the solver, from the offline network; saves `closure` and `log.json`.
+
+    The energy of the error alone would teach the network to drain the flow (see `metrics.spectral`), the spectra
+    alone to drive it.
+    """
     learn = learning_data(truth_folder)
     closure = load_closure(config, seed, offline, learn)
     low = model(config, config.coarse, closure)
@@ -200,7 +212,9 @@ def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, f
         for number, (horizon, steps) in enumerate(zip(config.horizons, config.online_steps, strict=True))
     ]
     rate = optax.cosine_decay_schedule(config.online_rate, sum(config.online_steps), 0.02)
-    objective = train.online(_resolved(metrics.energy(low.equation), low), every=config.frame, chunk=1)
+    fields, spectra = metrics.energy(low.equation), metrics.spectral(low.equation)
+    loss = lambda prediction, target: config.forecast * fields(prediction, target) + spectra(prediction, target)
+    objective = train.online(_resolved(loss, low), every=config.frame, chunk=1)
     trained, log = _fit(low, concatenate(*stages), objective, rate, seed, folder, f"online, seed {seed}")
     _save(config, trained.closure, log, "online", folder)
 

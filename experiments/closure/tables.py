@@ -48,7 +48,8 @@ def scores(results: Mapping) -> str:
     note = (
         "Errors: zero is perfect; distances are divided by the size of the truth's own fields and spectra. "
         "Similarities: means of the ten distributional and the eight spectral ones; one is perfect, zero no better "
-        "than no closure. The lowest error of each kind is underlined; ± is the standard deviation over seeds. "
+        "than no closure. The lowest error of each kind is underlined. Errors are those of all runs pooled, with the "
+        "range of single runs below, larger by what the years of one run leave to chance. "
         "Published rows come from other code and other samples: compare magnitudes, not last digits."
     )
     return _table(_HEADS, rows, note)
@@ -119,7 +120,10 @@ def _row(name, model, look, best, bare):
         cells.append(('bad" colspan="2', figures.blown(model)))
     else:
         names = ("distributional", "spectral")
-        cells += [("best" if own[i] == best[i] else "", _spread(values.get(name))) for i, name in enumerate(names)]
+        single = [[run[name] for run in model.get("runs", ())] for name in names]
+        cells += [
+            ("best" if own[i] == best[i] else "", _spread(values.get(name), single[i])) for i, name in enumerate(names)
+        ]
     cells += [("", _number(x, ".3f")) for x in _means(model.get("similarities"))]
     alive = model.get("survivors")
     cells.append(("bad" if alive and alive[0] < alive[1] else "", f"{alive[0]} of {alive[1]}" if alive else "–"))
@@ -165,9 +169,9 @@ def _number(value, form, missing="–"):
     return missing if value is None or not np.isfinite(value) else format(float(value), form).replace("-", "−")
 
 
-def _spread(value):
-    """A number, or mean ± standard deviation over seeds."""
-    if value is None or not np.isfinite(value).all():
+def _spread(value, runs):
+    """An error, with the range of the single runs' below it."""
+    if value is None or not np.isfinite(value):
         return "–"
-    spread = f" ± {np.std(value, ddof=1):.4f}" if np.size(value) > 1 else ""
-    return f"{np.mean(value):.4f}{spread}"
+    below = f"<br><small>{min(runs):.4f} to {max(runs):.4f}</small>" if len(runs) > 1 else ""
+    return f"{value:.4f}{below}"

@@ -28,11 +28,12 @@ def main(argv=None) -> dict:
     config, folder = configure(PRESETS, argv, out="runs/yardstick")
     with Run(folder, config) as run:
         from experiments.closure import published, scores
-        from experiments.closure.run import free_runs, truth_stages
+        from experiments.closure.run import free_runs, whole_truth
         from hybridgcm import metrics
         from hybridgcm.files import atomic
 
-        truths = [scores.truth_climate(config, m, where) for m, where in enumerate(truth_stages(run))]
+        folders = [whole_truth(run, member)[1] for member in range(config.members)]
+        truths = [scores.truth_climate(config, member, folder) for member, folder in enumerate(folders)]
         none = {"No closure": {"kind": "none", "closure": None}}
         climates = [scores.model_climate(config, None, where) for where in free_runs(run, none)["No closure"]]
         target = metrics.pool(*truths)
