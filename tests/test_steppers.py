@@ -1,11 +1,12 @@
 """Time steppers: order, stability, start-up, and the contract that all of them keep."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import double, eddies, error, run, same_bits, slope, wave
+from helpers import double, eddies, error, integrate, run, same_bits, slope, wave
 
 import hybridgcm as hg
 
@@ -29,14 +30,6 @@ class Leith(hg.AbstractClosure):
         return {"q": grid.to_grid(grid.divergence(nu * q_x, nu * q_y))}, memory
 
 
-@eqx.filter_jit
-def integrate(stepper, equation, y, dt, steps):
-    """`steps` steps of dt seconds without a model; one compilation per stepper serves every dt."""
-    F = lambda offset, y: equation.explicit(offset, y)
-    advance = lambda _, carry: stepper(F, equation, *carry, dt)
-    return jax.lax.fori_loop(0, steps, advance, (y, stepper.init(y)))[0]
-
-
 def after(stepper, time, steps, equation=FLOW, start=START):
     """q at `time` (s), reached in `steps` steps."""
     y = {"q": equation.grid.to_spectral(jnp.asarray(start["q"]))}
@@ -51,7 +44,17 @@ def measured_order(stepper, time, counts, exact, **kwargs):
 # Order
 
 
-@pytest.mark.parametrize(("stepper", "counts"), [(hg.RK4(), (16, 32, 64)), (hg.SIL3(), (32, 64, 128))])
+ORDERS = [
+    (hg.RK4(), (16, 32, 64)),
+    (hg.SIL3(), (32, 64, 128)),
+    (hg.BPR353(), (32, 64, 128)),
+    (hg.ETDRK4(), (16, 32, 64)),
+    (hg.SemiImplicitLeapfrog(), (64, 128, 256)),
+    (hg.SemiImplicitLeapfrog(robert=0.0), (64, 128, 256)),
+]
+
+
+@pytest.mark.parametrize(("stepper", "counts"), ORDERS, ids=lambda x: type(x).__name__)
 def test_order_on_the_nonlinear_two_layer_flow(stepper, counts):
     exact = after(hg.RK4(), 4 * 86400.0, 512)
     found, errors = measured_order(stepper, 4 * 86400.0, counts, exact)
@@ -179,6 +182,10 @@ def table(dtype=jnp.float64):
         "AB3": hg.AB3(),
         "RK4": hg.RK4(),
         "SIL3": hg.SIL3(),
+        "BPR353": hg.BPR353(),
+        "ETDRK4": hg.ETDRK4(),
+        "Leapfrog": hg.SemiImplicitLeapfrog(),
+        "Diffrax": hg.steppers.FromDiffrax(diffrax.Bosh3()),
         "Filtered AB3": hg.Filtered(hg.AB3(), factor),
     }
     flow = hg.QuasiGeostrophic.two_layer(grid, U=(0.1, 0.0), tau=5 * 86400.0)
