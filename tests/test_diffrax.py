@@ -36,6 +36,15 @@ def test_sil3_is_the_scheme_of_the_same_name_in_diffrax():
     assert error(*ends) < 1e-12, error(*ends)
 
 
+def test_stages_that_an_implicit_solver_does_not_find_raise():
+    grid = double(8)
+    flow = hg.QuasiGeostrophic.two_layer(grid, tau=3600.0)
+    solver = diffrax.ImplicitEuler(root_finder=diffrax.VeryChord(rtol=1e-15, atol=1e-30), root_find_max_steps=2)
+    model = hg.Model(flow, FromDiffrax(solver), dt=864e3)
+    with pytest.raises(Exception, match="Nonlinear solve diverged"):
+        jax.block_until_ready(eqx.filter_jit(model.step)(model.encode({"q": eddies(grid, 2, 1e-4, peak=2.0)})).y)
+
+
 def test_an_adaptive_solver_keeps_its_tolerance_at_a_step_that_is_too_long_for_the_scheme():
     solver = diffrax.Bosh3()
     exact = after(hg.RK4(), FLOW, {"q": Q}, 2 * 86400.0, 512)["q"]

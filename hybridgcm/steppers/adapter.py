@@ -20,12 +20,13 @@ class FromDiffrax(AbstractStepper):
 
     Without controller one step of dt; order and stability are the solver's. With one, such as
     `diffrax.PIDController(rtol=1e-6, atol=1e-12)`, as many steps as it takes, dt first; the tolerance `atol` has the
-    unit of y (s⁻¹ for vorticity), and more than `max_steps` raise. A solver starts afresh at every dt, as the closure
-    that is held over dt wants: the memory of multi-step solvers (`LeapfrogMidpoint`) is lost, the reuse of a
-    last stage ("FSAL") too. Reverse-mode differentiable through all steps (`RecursiveCheckpointAdjoint`).
+    unit of y (s⁻¹ for vorticity). A solver starts afresh at every dt, as the closure that is held over dt wants: the
+    memory of multi-step solvers (`LeapfrogMidpoint`) is lost, the reuse of a last stage ("FSAL") too.
+    Reverse-mode differentiable through all steps (`RecursiveCheckpointAdjoint`).
 
     For reference integrations; an adaptive step costs a few times one of `RK4`. Kidger (2021), arXiv:2202.02435.
-    Needs the extra: `pip install "hybridgcm[diffrax]"`; raises `ImportError` without.
+    Needs the extra `pip install "hybridgcm[diffrax]"`. Raises `ImportError` without, and while it runs if there are
+    more than `max_steps` steps or implicit stages are not found.
     """
 
     order: ClassVar[int] = 0
@@ -47,8 +48,10 @@ class FromDiffrax(AbstractStepper):
         begin, end = (jnp.asarray(t, precision(y)) for t in (0, dt))
         if self.controller is None:
             memory = self.solver.init(terms, begin, end, _pairs(y), None)
-            result = self.solver.step(terms, begin, end, _pairs(y), None, memory, False)[0]
-            return _complex(result), None
+            found, *_, code = self.solver.step(terms, begin, end, _pairs(y), None, memory, False)
+            if isinstance(self.solver, diffrax.AbstractImplicitSolver):
+                found = code.error_if(found, ~diffrax.is_successful(code))
+            return _complex(found), None
         found = diffrax.diffeqsolve(
             terms,
             self.solver,
