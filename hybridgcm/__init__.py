@@ -38,10 +38,13 @@ from hybridgcm.rollout import BlewUp as BlewUp
 from hybridgcm.rollout import rollout as rollout
 from hybridgcm.rollout import stream as stream
 from hybridgcm.steppers import AB3 as AB3
+from hybridgcm.steppers import BPR353 as BPR353
+from hybridgcm.steppers import ETDRK4 as ETDRK4
 from hybridgcm.steppers import RK4 as RK4
 from hybridgcm.steppers import SIL3 as SIL3
 from hybridgcm.steppers import AbstractStepper as AbstractStepper
 from hybridgcm.steppers import Filtered as Filtered
+from hybridgcm.steppers import SemiImplicitLeapfrog as SemiImplicitLeapfrog
 from hybridgcm.steppers import exponential_filter as exponential_filter
 from hybridgcm.train import TrainingFailed as TrainingFailed
 from hybridgcm.train import fit as fit

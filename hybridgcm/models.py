@@ -101,7 +101,8 @@ class Model(AbstractModel):
             forcing, memory = self._forcing(state.y, state.memory, key)
 
             def F(offset, y):
-                held = forcing if self.hold or offset == 0 else self._forcing(y, state.memory, key)[0]
+                first = isinstance(offset, float | int) and offset == 0  # offsets of adaptive steppers are traced
+                held = forcing if self.hold or first else self._forcing(y, state.memory, key)[0]
                 return jax.tree.map(jnp.add, equation.explicit(start + offset, y), held)
 
         y, past = self.stepper(F, equation, state.y, state.past, self.dt)

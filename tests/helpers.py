@@ -59,3 +59,11 @@ def same_bits(a, b):
         return False
     pairs = [(np.asarray(plain(x)), np.asarray(plain(y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))]
     return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
+
+
+@eqx.filter_jit
+def integrate(stepper, equation, y, dt, steps):
+    """`steps` steps of dt seconds without a model; one compilation per stepper serves every dt."""
+    F = lambda offset, y: equation.explicit(offset, y)
+    advance = lambda _, carry: stepper(F, equation, *carry, dt)
+    return jax.lax.fori_loop(0, steps, advance, (y, stepper.init(y)))[0]

@@ -33,9 +33,22 @@ HOMES = {
     "matplotlib": {"plot"},
     "cmocean": {"plot"},
     "PIL": {"plot"},
+    "diffrax": {"steppers"},
 }
 """Where a library may be imported."""
-OPTIONAL = ("xarray", "zarr", "netCDF4", "tyro", "matplotlib", "cmocean", "pandas", "PIL", "beartype", "pytest")
+OPTIONAL = (
+    "xarray",
+    "zarr",
+    "netCDF4",
+    "tyro",
+    "matplotlib",
+    "cmocean",
+    "pandas",
+    "PIL",
+    "diffrax",
+    "beartype",
+    "pytest",
+)
 
 
 def imports(tree):
