@@ -62,13 +62,15 @@ def line_styles(kinds: Mapping[str, tuple[str, str]]) -> dict[str, dict]:
     Kinds: "truth" black (wide, so that lines on top of it keep a black rim), "none" grey, "classical" thin, "tuned"
     dashed in the colour of the same family, "offline" and "online" thick. Raises `ValueError` for another kind.
     """
-    families = list(dict.fromkeys(family for kind, family in kinds.values() if kind in ("classical", "tuned")))
+    trained = {family: _KINDS[kind]["color"] for kind, family in kinds.values() if kind in ("offline", "online")}
+    families = [family for kind, family in kinds.values() if kind in ("classical", "tuned") and family not in trained]
+    families = list(dict.fromkeys(families))
     out = {}
     for name, (kind, family) in kinds.items():
         if kind not in _KINDS:
             raise ValueError(f"kind of {name!r} is one of {list(_KINDS)}; got {kind!r}{nearest(kind, _KINDS)}")
-        color = {"color": draw.PALETTE[families.index(family) % 6]} if kind in ("classical", "tuned") else {}
-        out[name] = color | _KINDS[kind]
+        color = draw.PALETTE[families.index(family) % 6] if family in families else trained.get(family)
+        out[name] = ({"color": color} if color else {}) | _KINDS[kind]
     return out
 
 

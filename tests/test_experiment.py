@@ -27,7 +27,8 @@ def finished(tmp_path_factory):
 
 def test_the_smoke_run_writes_report_metrics_climates_and_closures(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert {"No closure", "Smagorinsky", "Smagorinsky, tuned", "CNN, offline", "CNN, online"} < set(metrics["models"])
+    networks = {f"CNN, {kind}{tuned}" for kind in ("offline", "online") for tuned in ("", ", tuned")}
+    assert {"No closure", "Smagorinsky", "Smagorinsky, tuned"} | networks < set(metrics["models"])
     for label, row in metrics["models"].items():
         if row["kind"] != "truth":
             assert 0 < row["errors"]["distributional"] < 10, (label, row["errors"])

@@ -20,7 +20,7 @@ N, RINGS = 16, 10
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECTIONS = (
     *("Verdict", "Scores", "Fields", "Animation", "Energy in time", "Spectra", "Energy budget", "Distributions"),
-    *("Training", "Amplitudes of the classical closures", "Similarities", "Configuration"),
+    *("Training", "Amplitudes", "Similarities", "Configuration"),
 )
 
 

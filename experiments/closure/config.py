@@ -59,7 +59,7 @@ class Config:
     """Frames per rollout, one stage of online training each."""
     online_steps: tuple[int, ...] = (120,)
     """Optimiser steps of each stage."""
-    forecast: float = 0.5
+    forecast: float = 0.1
     """Weight of the error's energy in the online loss, beside the error of the energy spectra."""
     online_batch: int = 8
     """Trajectories per online step."""
@@ -70,6 +70,8 @@ class Config:
     """Closures with a formula that run beside the networks."""
     amplitudes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
     """Multiples of the published amplitude that are tried for each classical closure."""
+    network_amplitudes: tuple[float, ...] = (0.85, 1.0, 1.15, 1.3, 1.45)
+    """Multiples of a trained network's output that are tried; it has fitted its own amplitude already."""
     tuning: int = 21600
     """Steps of each tuning run (2.5 years)."""
     survival_starts: int = 0
@@ -109,7 +111,7 @@ LAPTOP = Config()
 SMOKE = replace(
     LAPTOP, fine=64, coarse=32, spin_up=960, learn=480, climate=480, snapshot=48, frame=4, channels=4,
     offline_steps=10, offline_batch=4, horizons=(1, 2), online_steps=(3, 3), online_batch=2,
-    closures=("Smagorinsky",), amplitudes=(0.5, 1.0), tuning=480,
+    closures=("Smagorinsky",), amplitudes=(0.5, 1.0), network_amplitudes=(1.0,), tuning=480,
 )  # fmt: skip
 STANDARD = replace(
     LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(4, 8),

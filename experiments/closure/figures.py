@@ -129,24 +129,24 @@ def training(results):
 
 
 def tuning(results):
-    """Errors of the classical closures by amplitude, relative to the published one; chosen ones as stars."""
+    """Errors of free runs by amplitude, relative to the published or trained one; chosen ones as stars."""
     panels = {f"{name} error": {} for name in ("distributional", "spectral")}
-    colors = {m.get("family", name): styles(results)[name]["color"] for name, m in results["models"].items()}
-    looks = {family: {"color": c, "linewidth": 1.3, "marker": "o", "markersize": 3.5} for family, c in colors.items()}
+    colors = {name: look["color"] for name, look in styles(results).items()}
+    looks = {name: {"color": c, "linewidth": 1.3, "marker": "o", "markersize": 3.5} for name, c in colors.items()}
     stars = []
-    for family, sweep in results["tuning"].items():
+    for label, sweep in results["tuning"].items():
         x = np.asarray(sweep["amplitude"], float) / sweep["published"]
         for column, (title, lines) in enumerate(panels.items()):
             y = np.asarray(sweep[title.split()[0]], float)
-            lines[family] = (x, y)
+            lines[label] = (x, y)
             if sweep.get("best") is not None and np.isfinite(y).any():
                 at = sweep["best"] / sweep["published"]
-                stars.append((column, family, at, np.interp(at, x[np.isfinite(y)], y[np.isfinite(y)])))
-    marks = {title: [(1.0, "published")] for title in panels}
-    xlabel = "amplitude / published amplitude"
+                stars.append((column, label, at, np.interp(at, x[np.isfinite(y)], y[np.isfinite(y)])))
+    marks = {title: [(1.0, "")] for title in panels}
+    xlabel = "amplitude / published or trained amplitude"
     figure = plot.series(panels, xlabel=xlabel, ylabel="error", styles=looks, marks=marks, log=True)
-    for column, family, x, y in stars:
-        color = looks.get(family, {}).get("color", "black")
+    for column, label, x, y in stars:
+        color = looks.get(label, {}).get("color", "black")
         figure.axes[column].plot(x, y, "*", markersize=12, color=color, markeredgecolor="black", zorder=8)
     return figure
 

@@ -87,7 +87,7 @@ def verdict(results: Mapping) -> list[str]:
         (False, True): "has a lower spectral but no lower distributional error than",
         (False, False): "is in neither error better than",
     }
-    for name in [name for kind in ("online", "offline") for name, m in models.items() if m["kind"] == kind]:
+    for name in _networks(models):
         own, groups = figures.errors(models[name]), {key: [] for key in words}
         if not np.isfinite(own).all():
             out.append(f"{name} has no scores{_because(models[name])}: it beats nothing.")
@@ -123,7 +123,7 @@ def _sections(results):
         ("budget", "Energy budget", _budget(results) if spectral else ""),
         ("distributions", "Distributions", _pdfs(results)),
         ("training", "Training", _training(results)),
-        ("tuning", "Amplitudes of the classical closures", _tuning(results)),
+        ("tuning", "Amplitudes", _tuning(results)),
         ("similarities", "Similarities", tables.similarities(results)),
         ("configuration", "Configuration", _configuration(results)),
     ]
@@ -228,9 +228,9 @@ def _tuning(results):
         return ""
     return _figure(
         figures.tuning(results),
-        "Errors of free rollouts with each classical closure by its amplitude, relative to the published one (dotted "
-        "line). Stars: the amplitude chosen for the tuned rows. A cross: the next larger amplitude blew up.",
-        "Distributional and spectral error over relative amplitude for each classical closure.",
+        "Errors of free rollouts within the training period by amplitude, relative to the published one or, for a "
+        "network, trained one (dotted line). Stars: chosen for the tuned rows. A cross: the next larger one blew up.",
+        "Distributional and spectral error over relative amplitude for each closure.",
     )
 
 
@@ -252,16 +252,19 @@ def _details(summary, body, state=""):
 
 
 def _byline(about):
-    known = [
-        f"{name} {about[name]}" if name == "git" else str(about[name])
-        for name in ("date", "device", "git")
-        if name in about
-    ]
+    parts = [name for name in ("date", "device", "git") if name in about]
+    known = [f"{name} {about[name]}" if name == "git" else str(about[name]) for name in parts]
     return html.escape(" · ".join(known))
 
 
 def _pair(errors):
     return "{:.4f}\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}{:.4f}".format(*errors)
+
+
+def _networks(models):
+    """Names of the networks, those trained through the solver first."""
+    own = [name for name, m in models.items() if m["kind"] in ("online", "offline") or "seed" in m]
+    return sorted(own, key=lambda name: "online" not in models[name].get("family", models[name]["kind"]))
 
 
 def _wins(model, other):

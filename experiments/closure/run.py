@@ -59,36 +59,51 @@ def learn(run):
 
     config, start = run.config, truth(run, 0)
     formulas = stages.classical(config)
+    tuned = partial(tune, run, start, config.amplitudes)
     jobs = {("train", seed): partial(train, run, seed, start) for seed in range(config.seeds)}
     jobs |= {("truth", member): partial(whole_truth, run, member) for member in range(config.members)}
-    jobs |= {("tune", name): partial(tune, run, name, closure, start) for name, closure in formulas.items()}
+    jobs |= {("tune", name): partial(tuned, name, closure) for name, closure in formulas.items()}
     found = parallel(config.workers, jobs)
-    truths = [found["truth", member] for member in range(config.members)]
-    tunings = {name: found["tune", name] for name in formulas}
-    models, trainings = {"No closure": {"kind": "none", "closure": None}}, {}
+    models = {"No closure": {"kind": "none", "closure": None}}
     for name, closure in formulas.items():
-        best = stages.best_amplitude(tunings[name])
         models[name] = {"kind": "classical", "family": name, "amplitude": 1.0, "closure": closure}
-        models[f"{name}, tuned"] = {
-            "kind": "tuned", "family": name, "amplitude": best, "closure": stages.scaled(closure, best),
-        }  # fmt: skip
-    data = stages.learning_data(start)
+    data, trainings = stages.learning_data(start), {}
     for seed in range(config.seeds):
         for kind, folder in found["train", seed].items():
             label = f"CNN, {kind}" + ("" if config.seeds == 1 else f", seed {seed}")
             closure = stages.load_closure(config, seed, folder, data)
-            models[label] = {"kind": kind, "family": f"CNN {kind}", "seed": seed, "closure": closure}
-            trainings[label] = folder
-    return models, truths, tunings, trainings
+            about = {"kind": kind, "family": f"CNN {kind}", "seed": seed, "amplitude": 1.0, "closure": closure}
+            models[label], trainings[label] = about, folder
+    tuned = partial(tune, run, start, config.network_amplitudes)
+    jobs = {label: partial(tuned, label, models[label]["closure"]) for label in trainings}
+    tunings = {name: found["tune", name] for name in formulas} | parallel(config.workers, jobs)
+    truths = [found["truth", member] for member in range(config.members)]
+    return _with_tuned(models, tunings), truths, tunings, trainings
 
 
-def tune(run, name: str, closure, truth: Path) -> Path:
-    """Folder of the free runs that choose a classical closure's amplitude."""
+def _with_tuned(models: dict, tunings: dict) -> dict:
+    """The models, each with an amplitude followed by itself at the best one."""
     from experiments.closure import stages
 
+    both = {}
+    for label, about in models.items():
+        both[label] = about
+        if label in tunings:
+            best = stages.best_amplitude(tunings[label])
+            closure = stages.scaled(about["closure"], best)
+            both[f"{label}, tuned"] = about | {"kind": "tuned", "amplitude": best, "closure": closure}
+    return both
+
+
+def tune(run, truth: Path, amplitudes, name: str, closure) -> Path:
+    """Folder of the free runs that choose a closure's amplitude."""
+    from experiments.closure import stages
+    from hybridgcm.fingerprint import digest
+
     config = run.config
-    inputs = {"truth": truth, **_only(config, *PHYSICS, *SCHEDULE, "tuning", "amplitudes")}
-    return _stage(run, f"tune-{_slug(name)}", inputs, partial(stages.tune, config, closure, truth))()
+    inputs = {"truth": truth, "closure": digest(closure), "amplitudes": amplitudes}
+    inputs |= _only(config, *PHYSICS, *SCHEDULE, "tuning")
+    return _stage(run, f"tune-{_slug(name)}", inputs, partial(stages.tune, config, closure, amplitudes, truth))()
 
 
 def train(run, seed: int, truth: Path) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -146,8 +146,8 @@ def learning_data(folder: Path) -> dict[str, np.ndarray]:
     return {name: frames[name].values for name in ("q", "S")}
 
 
-def tune(config: Config, closure, truth_folder: Path, folder: Path):
-    """Free runs at several amplitudes against the second half of the training period: the honest baseline.
+def tune(config: Config, closure, amplitudes: Sequence[float], truth_folder: Path, folder: Path):
+    """Free runs at several amplitudes against the second half of the training period: one number fitted to climate.
 
     Error: distributional and spectral Perezhogin errors against the coarse-grained truth, without the fluxes, whose
     subgrid part the coarse data do not hold. The best amplitude has the smallest product of the two; 0 is tried too.
@@ -157,7 +157,7 @@ def tune(config: Config, closure, truth_folder: Path, folder: Path):
     low = model(config, config.coarse)
     target = metrics.climate(low, q[half :: config.snapshot // config.frame])
     rows = []
-    for amplitude in (0.0, *config.amplitudes):
+    for amplitude in (0.0, *amplitudes):
         part = folder / f"amplitude-{amplitude:g}"
         scaled = None if amplitude == 0 else hg.Scaled(closure, amplitude)
         free_run(config, scaled, 0, config.tuning, {"q": q[half]}, part)
@@ -182,8 +182,8 @@ def best_amplitude(folder: Path) -> float:
 
 
 def scaled(closure, amplitude: float):
-    """The closure at an amplitude; none at zero."""
-    return hg.Scaled(closure, amplitude) if amplitude else None
+    """The closure at an amplitude; none at zero, itself at one."""
+    return closure if amplitude == 1 else hg.Scaled(closure, amplitude) if amplitude else None
 
 
 def train_offline(config: Config, seed: int, truth_folder: Path, folder: Path):
