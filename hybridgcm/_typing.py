@@ -1,12 +1,13 @@
 """Names, units and array aliases that every other module shares."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, ArrayLike, Complex, Float
 
 Fields = dict[str, Array]
 """Grid-space data by name, each `[layer, y, x]`."""
@@ -16,6 +17,8 @@ Hat = Complex[Array, "*batch l k"]
 OtherHat = Complex[Array, "*batch other_l other_k"]
 """Coefficients on the modes of another grid, where one function takes or returns both."""
 OnGrid = Float[Array, "*batch y x"]
+Numbers = ArrayLike | Sequence
+"""What a constructor takes for one parameter or one per layer: a number, list, tuple or array."""
 
 
 class Variable(NamedTuple):

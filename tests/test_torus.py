@@ -244,3 +244,13 @@ def test_the_constructor_says_what_it_expects_and_what_it_got(arguments, message
 def test_double_precision_without_x64_is_refused_with_the_remedy():
     with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
         hg.Torus(32, 1e6, dtype=jnp.float64)
+
+
+@pytest.mark.parametrize("n", [48, 96, (40, 72)])
+def test_the_mean_of_a_constant_is_exact_in_single_precision_and_rounding_acts_on_deviations_only(n):
+    grid = hg.Torus(n, 1e6)
+    a = np.random.default_rng(0).standard_normal(grid.shape)
+    means = grid.mean(jnp.asarray(np.stack([0 * a + 1234.5, 1e4 + a]), jnp.float32))
+    assert float(means[0]) == 1234.5, float(means[0])
+    exact = np.asarray(1e4 + a, np.float32).astype(float).mean()
+    assert abs(float(means[1]) - exact) < 1e-3, f"{float(means[1]) - exact:.1e}: one unit in the last place is 1e-3"

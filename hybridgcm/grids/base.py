@@ -89,8 +89,13 @@ class AbstractGrid(eqx.Module):
         return scale(self.inverse_eigenvalues, a_hat)
 
     def mean(self, a: OnGrid) -> Float[Array, "*batch"]:
-        """Area mean."""
-        return jnp.sum(self.weights * a, (-2, -1))
+        """Area mean, exact for a constant.
+
+        Summed about one value: rounding of the weights and of the sum then acts on the deviations only. In single
+        precision a constant on 48² points was off by 3e-6.
+        """
+        about = a[..., :1, :1]
+        return about[..., 0, 0] + jnp.sum(self.weights * (a - about), (-2, -1))
 
     def inner(self, a_hat: Hat, b_hat: Hat) -> Float[Array, "*batch"]:
         """Area mean of a·b from coefficients (Parseval)."""
