@@ -81,12 +81,16 @@ class AbstractEquation(eqx.Module):
         return fields["u"] + U, fields["v"] + V
 
 
+def reference_eigenvalue(grid: AbstractGrid, scale: float | None = None) -> float:
+    """λ₀ = (π/scale)², m⁻², `scale` half a wavelength in m; by default that of the smallest resolved wave."""
+    resolved = np.asarray(grid.multiplicity) > 0
+    return float(np.max(-np.asarray(grid.eigenvalues, float)[resolved]) if scale is None else (np.pi / scale) ** 2)
+
+
 def roughness(grid: AbstractGrid, order: int, scale: float | None = None) -> np.ndarray:
     """(λ/λ₀)^order per mode, what a hyper-dissipation of rate 1/tau is multiplied by; λ eigenvalues of −∇².
 
-    λ₀ = (π/scale)², `scale` half a wavelength in m; by default that of the smallest resolved wave. Zero where nothing
-    is resolved: there explicit schemes are unstable, which no state feels but gradients do.
+    Zero where nothing is resolved: there explicit schemes are unstable, which no state feels but gradients do.
     """
-    eigenvalues, resolved = np.asarray(grid.eigenvalues, float), np.asarray(grid.multiplicity) > 0
-    reference = np.max(-eigenvalues[resolved]) if scale is None else (np.pi / scale) ** 2
-    return np.where(resolved, (-eigenvalues / reference) ** order, 0)
+    resolved = np.asarray(grid.multiplicity) > 0
+    return np.where(resolved, (-np.asarray(grid.eigenvalues, float) / reference_eigenvalue(grid, scale)) ** order, 0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm._typing import Fields, Hat, Numbers, OnGrid, Spectral
 from hybridgcm.equations import layers as stack
-from hybridgcm.equations.base import AbstractEquation, roughness
+from hybridgcm.equations.base import AbstractEquation, reference_eigenvalue, roughness
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
 
@@ -138,6 +138,19 @@ class QuasiGeostrophic(AbstractEquation):
         if not rd > 0:
             raise ValueError(f"barotropic needs rd > 0 (m); got {rd}")
         return cls(grid, [[-(rd**-2.0)]], [1.0], beta=beta, U=U, drag=drag, **kwargs)
+
+    @classmethod
+    def navier_stokes(cls, grid, *, viscosity=0.0, drag=0.0, order=1, **kwargs):
+        """Two-dimensional Navier–Stokes flow, ∂ζ/∂t = −u·∇ζ − drag ζ − viscosity (−∇²)^order ζ; q is the vorticity ζ.
+
+        `viscosity` ν in m² s⁻¹ (order 1; else m^(2 order) s⁻¹), held as the rate 1/tau = ν λ₀^order at the smallest
+        resolved wave or at `scale`. Further arguments as for the class, so also `beta`, `U` and `topography`.
+        Raises `ValueError` for negative `viscosity`.
+        """
+        if not viscosity >= 0:
+            raise ValueError(f"positive viscosity damps; got {viscosity}")
+        rate = viscosity * reference_eigenvalue(grid, kwargs.get("scale")) ** order
+        return cls(grid, [[0.0]], [1.0], drag=drag, tau=1 / rate if rate else np.inf, order=order, **kwargs)
 
     @property
     def Qy(self) -> Float[Array, " layer"]:
