@@ -2,3 +2,4 @@
 
 from hybridgcm.equations.base import AbstractEquation as AbstractEquation
 from hybridgcm.equations.qg import QuasiGeostrophic as QuasiGeostrophic
+from hybridgcm.equations.sqg import SurfaceQuasiGeostrophic as SurfaceQuasiGeostrophic
