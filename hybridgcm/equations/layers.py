@@ -25,6 +25,24 @@ def column(a: Array, like: Array) -> Array:
     return a.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def eliminate(matrix: list[list[Array]], right: list[Hat]) -> list[Hat]:
+    """x of matrix·x = right per mode, by Gauss's elimination unrolled over a handful of layers.
+
+    Without pivoting: for matrices that are symmetric and positive up to scaling of rows and columns. Arguments are
+    left as they are.
+    """
+    rows, right, layers = [list(row) for row in matrix], list(right), len(right)
+    for i in range(layers):
+        for j in range(i + 1, layers):
+            factor = rows[j][i] / rows[i][i]
+            rows[j] = [b - factor * a for a, b in zip(rows[i], rows[j], strict=True)]
+            right[j] = right[j] - scale(factor, right[i])
+    for i in reversed(range(layers)):
+        known = sum((scale(rows[i][j], right[j]) for j in range(i + 1, layers)), 0.0)
+        right[i] = scale(1 / rows[i][i], right[i] - known)
+    return right
+
+
 def inversion(eigenvalues: np.ndarray, stretching: np.ndarray) -> np.ndarray:
     """(∇² + S)⁻¹ `[layer, layer, *modes]` in the precision of NumPy; zero for the singular mean mode."""
     layers = len(stretching)

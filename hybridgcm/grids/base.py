@@ -64,8 +64,15 @@ class AbstractGrid(eqx.Module):
         """Spectral ∂a/∂x, for terms that are linear in the zonal direction (β, mean flow)."""
 
     @abc.abstractmethod
-    def synthesise(self, psi_hat: Hat, a_hat: Hat) -> tuple[OnGrid, OnGrid, OnGrid]:
-        """(u, v, a) on the grid with u = −∂ψ/∂y, v = ∂ψ/∂x, all fields in one batched transform."""
+    def curl_and_divergence(self, u: OnGrid, v: OnGrid) -> tuple[Hat, Hat]:
+        """Spectral ∂v/∂x − ∂u/∂y and ∂u/∂x + ∂v/∂y from one transform of each component."""
+
+    @abc.abstractmethod
+    def synthesise(self, psi_hat: Hat, *a_hat: Hat, potential: Hat | None = None) -> tuple[OnGrid, ...]:
+        """(u, v, *a) on the grid, u = −∂ψ/∂y + ∂χ/∂x, v = ∂ψ/∂x + ∂χ/∂y, χ the `potential` or zero.
+
+        As many transforms as fields come out, batched.
+        """
 
     @abc.abstractmethod
     def resize(self, a_hat: Hat, other: "AbstractGrid") -> OtherHat:
