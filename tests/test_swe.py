@@ -181,13 +181,19 @@ def potential_enstrophy(flow, fields):
     return float(jnp.sum(flow.grid.mean((fields["zeta"] + flow.f) ** 2 / thick)))
 
 
+def even(a):
+    """The part of a that is symmetric about the origin: no mean transport, so no force that holds it at zero."""
+    return (a + np.roll(a[..., ::-1, ::-1], 1, (-2, -1))) / 2
+
+
 def test_energy_and_potential_enstrophy_drift_at_more_than_third_order_of_the_step_and_mass_not_at_all():
     grid = double(48, LENGTH)
-    bottom = 20 * eddies(grid, 1, 1.0, 7, 2.0)[0]
+    bottom = even(20 * eddies(grid, 1, 1.0, 7, 2.0)[0])
     flow = hg.ShallowWater(grid, F, [2000.0, 4000.0], density=[1000.0, 1400.0], topography=bottom)
-    start = balanced_start(flow, (8e-6, 4e-6))
-    drifts, time = [], 2 * 86400.0
-    for steps in (240, 360, 540):
+    start = balanced_start(flow, (6e-6, 3e-6), 2.0) | {"delta": 5e-6 * eddies(grid, 2, 1.0, 9, 2.0)}
+    start = {name: even(np.asarray(a)) for name, a in start.items()}
+    drifts, time = [], 43200.0
+    for steps in (60, 90, 135):
         m = hg.Model(flow, hg.RK4(), dt=time / steps)
         state = m.encode(start)
         before, end = m.view(state), run(m, state, steps)

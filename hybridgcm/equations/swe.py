@@ -25,8 +25,9 @@ class ShallowWater(AbstractEquation):
     in `QuasiGeostrophic`; φ is not damped, so that water at rest stays so and mass is exact.
     Vallis (2017), doi:10.1017/9781107588417, sections 3.1 to 3.4.
 
-    Implicit: gravity waves of all layers and D; `solve` is exact, by elimination over layers per mode. A domain-mean
-    flow is not represented: u is the sum of the parts that ζ and δ make.
+    Implicit: gravity waves of all layers and D; `solve` is exact, by elimination over layers per mode. ζ and δ
+    hold no domain-mean flow: on a torus a uniform force keeps that at zero, which does no work only if the mean
+    transport of each layer vanishes, as it does in flows that are symmetric about a point. A sphere has none.
     Nine transforms per layer and evaluation: four inverse, five forward.
 
     Trainable: `f`, `mean`, `density`, `topography` (projected on the resolved modes), `drag`, `tau`. Fixed at
