@@ -27,6 +27,9 @@ from hybridgcm.data import read_store as read_store
 from hybridgcm.data import to_dataset as to_dataset
 from hybridgcm.equations import AbstractEquation as AbstractEquation
 from hybridgcm.equations import QuasiGeostrophic as QuasiGeostrophic
+from hybridgcm.equations import ShallowWater as ShallowWater
+from hybridgcm.equations import SurfaceQuasiGeostrophic as SurfaceQuasiGeostrophic
+from hybridgcm.equations import Tracers as Tracers
 from hybridgcm.evaluate import evaluate as evaluate
 from hybridgcm.evaluate import survivors as survivors
 from hybridgcm.grids import AbstractGrid as AbstractGrid

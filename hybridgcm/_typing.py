@@ -1,12 +1,13 @@
 """Names, units and array aliases that every other module shares."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, ArrayLike, Complex, Float
 
 Fields = dict[str, Array]
 """Grid-space data by name, each `[layer, y, x]`."""
@@ -16,6 +17,8 @@ Hat = Complex[Array, "*batch l k"]
 OtherHat = Complex[Array, "*batch other_l other_k"]
 """Coefficients on the modes of another grid, where one function takes or returns both."""
 OnGrid = Float[Array, "*batch y x"]
+Numbers = ArrayLike | Sequence
+"""What a constructor takes for one parameter or one per layer: a number, list, tuple or array."""
 
 
 class Variable(NamedTuple):
@@ -32,6 +35,10 @@ VARIABLES: dict[str, Variable] = {
     "u": Variable("m s-1", "zonal velocity anomaly", "sea_water_x_velocity"),
     "v": Variable("m s-1", "meridional velocity anomaly", "sea_water_y_velocity"),
     "zeta": Variable("s-1", "relative vorticity", "ocean_relative_vorticity"),
+    "b": Variable("m s-2", "buoyancy anomaly at the surface"),
+    "delta": Variable("s-1", "divergence of the horizontal velocity", "divergence_of_wind"),
+    "phi": Variable("m2 s-2", "anomaly of gravity times layer thickness"),
+    "c": Variable("1", "passive tracer anomaly"),
     "S": Variable("s-2", "subgrid forcing of potential vorticity, to be added to the tendency"),
     "energy": Variable("m2 s-2", "total energy per unit mass and depth"),
     "enstrophy": Variable("s-2", "potential enstrophy"),

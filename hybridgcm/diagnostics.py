@@ -68,12 +68,17 @@ def budget(model: Model, state: State) -> dict[str, Array]:
       takes in the step that starts here, per dt (pyqg calls its linearisation Dissspec).
 
     And the state: `KEspec` = κ²|ψ̂ᵢ|² (twice the KE, m² s⁻²), `Ensspec` = |q̂ᵢ|² (s⁻²), per layer, no ½.
-    What a model lacks is zero. Raises `TypeError` for an equation that is not `QuasiGeostrophic`.
+    What a model lacks is zero. Raises `TypeError` for an equation that is not `QuasiGeostrophic`, `ValueError` for one
+    with V, a profile of U or topography.
     Diagnostics of pyqg 0.7.2; Ross et al. (2023), doi:10.1029/2022MS003258.
     """
     equation, q = model.equation, state.y["q"]
     if not isinstance(equation, QuasiGeostrophic):
         raise TypeError(f"the energy budget needs a QuasiGeostrophic equation, got {type(equation).__name__}")
+    if any(part is not None for part in (equation.V, equation.profile, equation.topography)):
+        raise ValueError(
+            "the energy budget knows a mean flow U alone; it lacks the terms of V, a profile and topography"
+        )
     grid, h = equation.grid, equation.thickness
     psi = equation.invert(q)
     weighted = _column(h, psi)

@@ -244,3 +244,27 @@ def test_the_constructor_says_what_it_expects_and_what_it_got(arguments, message
 def test_double_precision_without_x64_is_refused_with_the_remedy():
     with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
         hg.Torus(32, 1e6, dtype=jnp.float64)
+
+
+@pytest.mark.parametrize("n", [48, 96, (40, 72)])
+def test_the_mean_of_a_constant_is_exact_in_single_precision_and_rounding_acts_on_deviations_only(n):
+    grid = hg.Torus(n, 1e6)
+    a = np.random.default_rng(0).standard_normal(grid.shape)
+    means = grid.mean(jnp.asarray(np.stack([0 * a + 1234.5, 1e4 + a]), jnp.float32))
+    assert float(means[0]) == 1234.5, float(means[0])
+    exact = np.asarray(1e4 + a, np.float32).astype(float).mean()
+    assert abs(float(means[1]) - exact) < 1e-3, f"{float(means[1]) - exact:.1e}: one unit in the last place is 1e-3"
+
+
+@pytest.mark.parametrize("n", [16, 128])
+def test_curl_divergence_and_synthesis_with_a_potential_are_those_of_the_parts(n):
+    grid = double(n, (1e6, 2e6))
+    psi_hat, chi_hat = (grid.to_spectral(jnp.asarray(eddies(grid, 2, 1.0, seed))) for seed in (0, 1))
+    u, v, one, other = grid.synthesise(psi_hat, psi_hat, chi_hat, potential=chi_hat)
+    chi_x, chi_y = grid.gradient(chi_hat)
+    for found, expected in ((u, grid.velocity(psi_hat)[0] + chi_x), (v, grid.velocity(psi_hat)[1] + chi_y)):
+        assert error(found, expected) < 1e-13
+    assert error(one, grid.to_grid(psi_hat)) < 1e-14 and error(other, grid.to_grid(chi_hat)) < 1e-14
+    curl, divergence = grid.curl_and_divergence(u, v)
+    assert error(curl, grid.laplacian(psi_hat)) < 1e-12 and error(divergence, grid.laplacian(chi_hat)) < 1e-12
+    assert error(curl, grid.curl(u, v)) < 1e-14 and error(divergence, grid.divergence(u, v)) < 1e-14

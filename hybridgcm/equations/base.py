@@ -4,9 +4,11 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from hybridgcm._typing import Fields, Spectral
+from hybridgcm._typing import Fields, Spectral, nearest
 from hybridgcm.grids import AbstractGrid
 
 
@@ -42,8 +44,53 @@ class AbstractEquation(eqx.Module):
     def lift(self, forcing: Fields) -> dict[str, Array | float]:
         """Tendency of y from named forcings; raises `ValueError` on a name that it does not know."""
 
+    def check_forcing(self, forcing: Fields) -> Fields:
+        """`forcing` itself, if `lift` can take it: the prognostics or `u` and `v` on the grid, or `name_hat` spectral.
+
+        Raises `ValueError` for any other name, for half a momentum forcing, and for a shape other than `[layer, y, x]`
+        (`[layer, l, k]` where spectral): a forcing of one layer would silently be that of all.
+        """
+        known = [*self.prognostic, "u", "v", *(f"{name}_hat" for name in self.prognostic)]
+        unknown, half = sorted(set(forcing) - set(known)), ("u" in forcing) != ("v" in forcing)
+        if unknown or half:
+            hint = nearest(unknown[0], known) if unknown else "; u and v come together"
+            listed = f"{', '.join(map(repr, self.prognostic))}, ('u', 'v') or spectral {known[-1]!r}"
+            raise ValueError(f"{type(self).__name__} takes forcing on {listed}; got {sorted(forcing)}{hint}")
+        for name, a in forcing.items():
+            spectral = name.endswith("_hat")
+            expected = (self.layers, *(self.grid.spectral_shape if spectral else self.grid.shape))
+            if jnp.shape(a) != expected:
+                axes = "[layer, l, k]" if spectral else "[layer, y, x]"
+                raise ValueError(
+                    f"forcing on {name} has shape {jnp.shape(a)}, expected {expected} {axes}; one layer alone is "
+                    f"forced by zeros in the others"
+                )
+        return forcing
+
+    def lift_prognostics(self, forcing: Fields) -> dict[str, Array | float]:
+        """The part of `lift` that needs no physics: forcing of each prognostic, on the grid plus spectral."""
+        total = {name: forcing.get(f"{name}_hat", 0.0) for name in self.prognostic}
+        for name in set(forcing) & set(self.prognostic):
+            total[name] = total[name] + self.grid.to_spectral(forcing[name])
+        return total
+
     def advecting_velocity(self, y: Spectral) -> tuple[Array, Array]:
-        """(u, v) on the grid, m s⁻¹, that carries the flow, with the mean flow `U` where there is one."""
+        """(u, v) on the grid, m s⁻¹, that carries the flow, with the `mean_flow` where there is one."""
         fields = self.view(y)
-        U = getattr(self, "U", None)
-        return fields["u"] if U is None else fields["u"] + U[:, None, None], fields["v"]
+        U, V = getattr(self, "mean_flow", (0, 0))
+        return fields["u"] + U, fields["v"] + V
+
+
+def reference_eigenvalue(grid: AbstractGrid, scale: float | None = None) -> float:
+    """λ₀ = (π/scale)², m⁻², `scale` half a wavelength in m; by default that of the smallest resolved wave."""
+    resolved = np.asarray(grid.multiplicity) > 0
+    return float(np.max(-np.asarray(grid.eigenvalues, float)[resolved]) if scale is None else (np.pi / scale) ** 2)
+
+
+def roughness(grid: AbstractGrid, order: int, scale: float | None = None) -> np.ndarray:
+    """(λ/λ₀)^order per mode, what a hyper-dissipation of rate 1/tau is multiplied by; λ eigenvalues of −∇².
+
+    Zero where nothing is resolved: there explicit schemes are unstable, which no state feels but gradients do.
+    """
+    resolved = np.asarray(grid.multiplicity) > 0
+    return np.where(resolved, (-np.asarray(grid.eigenvalues, float) / reference_eigenvalue(grid, scale)) ** order, 0)

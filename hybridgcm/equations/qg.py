@@ -1,6 +1,5 @@
 """Layered quasi-geostrophic potential vorticity on any grid."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
@@ -8,26 +7,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields, Hat, Spectral, nearest
-from hybridgcm.equations.base import AbstractEquation
+from hybridgcm._typing import Fields, Hat, Numbers, OnGrid, Spectral
+from hybridgcm.equations import layers as stack
+from hybridgcm.equations.base import AbstractEquation, reference_eigenvalue, roughness
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
 
 
 class QuasiGeostrophic(AbstractEquation):
-    """∂q/∂t = −u·∇q − U ∂q/∂x − Qy v − δ_N drag ∇²ψ − D q,   q = ∇²ψ + Sψ,   u = −∂ψ/∂y, v = ∂ψ/∂x.
+    """∂q/∂t = −(u + U)·∇(q + δ_N η) − u·∇Q − δ_N drag ∇²ψ − D q,   q = ∇²ψ + Sψ,   u = (−∂ψ/∂y, ∂ψ/∂x).
 
-    q `[layer, y, x]` in s⁻¹, top layer first, is the anomaly about a mean zonal flow U `[layer]`, m s⁻¹,
-    whose potential vorticity has the gradient Qy = β − S U, m⁻¹ s⁻¹. `drag` (s⁻¹, positive damps) acts on
-    the relative vorticity of the lowest layer N. D = (λ/λ₀)^order / tau, s⁻¹, λ the eigenvalue of −∇²: waves of
+    q `[layer, y, x]` in s⁻¹, top layer first, is the anomaly about a mean flow U = (U, V), m s⁻¹, that is maintained
+    and whose potential vorticity has the gradients Qy = β − S U and Qx = S V, m⁻¹ s⁻¹. U is a number, one per layer or
+    a zonal profile `[layer, y]` on the points of the grid, which adds −U_yy to Qy; V is a number, one per layer or
+    absent.
+    `topography` acts on the lowest layer N: η = f h/H_N on the grid `[y, x]` in s⁻¹, h the height of the bottom, or
+    the gradient (η_x, η_y) of a plane slope, m⁻¹ s⁻¹. `drag` (s⁻¹, positive damps) acts on the relative vorticity of
+    layer N. D = (λ/λ₀)^order / tau, s⁻¹, λ the eigenvalue of −∇²: waves of
     eigenvalue λ₀ = (π/scale)² decay at the rate 1/tau (s). `scale` is half a wavelength, m; by default that of
     the smallest resolved wave. A rate depends on neither time step nor, at given `scale`, resolution. It is the
     only implicit term. pyqg's per-step filter is not part of the equation: see `Filtered`.
     Vallis (2017), doi:10.1017/9781107588417, section 5.3; two layers as in pyqg (Ross et al. 2023,
     doi:10.1029/2022MS003258, equations 1 to 4).
 
-    Trainable: `beta`, `U`, `drag`, `tau`. Fixed at construction: `stretching` S `[layer, layer]`, m⁻², its
-    inverse operator, `thickness` (fractions of the depth, sum one) and the shape of D.
+    Ten transforms of a layer per evaluation on two layers: three inverse and two forward each. Profile and topography
+    add none; V or a zonal slope of the bottom add one.
+
+    Trainable: `beta`, `U` (of a profile: its mean over y), `V`, `topography`, `drag`, `tau`. Fixed at construction:
+    `stretching` S `[layer, layer]`, m⁻², its inverse operator, `thickness` (fractions of the depth, sum one), the
+    `profile` of U about its mean with its potential vorticity, and the shape of D. Profile and topography are
+    projected on the resolved modes.
 
     Raises `ValueError` for shapes that do not agree and for negative `drag` or `tau`.
     """
@@ -39,6 +48,9 @@ class QuasiGeostrophic(AbstractEquation):
     inverse: Float[Array, "layer layer *modes"]
     beta: Float[Array, ""]
     U: Float[Array, " layer"]
+    V: Float[Array, " layer"] | None
+    profile: tuple[Float[Array, "layer y x"], Float[Array, "layer y x"]] | None
+    topography: Float[Array, "y x"] | Float[Array, "2"] | None
     drag: Float[Array, ""]
     tau: Float[Array, ""]
     roughness: Float[Array, "*modes"]
@@ -51,7 +63,9 @@ class QuasiGeostrophic(AbstractEquation):
         thickness,
         *,
         beta: float = 0.0,
-        U: float | Sequence[float] = 0.0,
+        U: Numbers = 0.0,
+        V: Numbers | None = None,
+        topography=None,
         drag: float = 0.0,
         tau: float = np.inf,
         order: int = 4,
@@ -62,24 +76,48 @@ class QuasiGeostrophic(AbstractEquation):
             np.atleast_1d(np.asarray(thickness, float)),
         )
         layers = len(thickness)
-        U = np.broadcast_to(np.asarray(U, float), (layers,)) if np.ndim(U) == 0 else np.asarray(U, float)
-        if stretching.shape != (layers, layers) or U.shape != (layers,):
-            raise ValueError(
-                f"{layers} thicknesses need stretching {(layers, layers)} and U {(layers,)}; "
-                f"got {stretching.shape} and {U.shape}"
-            )
+        U, V = (a if a is None else _per_layer(a, layers) for a in (U, V))
+        profile = U[:, :, None] if U.ndim == 2 else None
+        U = U.mean(1) if U.ndim == 2 else U
+        _check(grid, layers, stretching, U, V, profile, topography)
         if not (drag >= 0 and tau > 0):
             raise ValueError(f"positive numbers damp: drag >= 0 (s-1) and tau > 0 (s); got drag={drag}, tau={tau}")
-        eigenvalues = np.asarray(grid.eigenvalues, float)
-        resolved = np.asarray(grid.multiplicity) > 0
-        reference = np.max(-eigenvalues[resolved]) if scale is None else (np.pi / scale) ** 2
         put = lambda a: jnp.asarray(np.asarray(a, float), grid.eigenvalues.dtype)
         self.grid, self.layers = grid, layers
         self.stretching, self.thickness, self.U = put(stretching), put(thickness / thickness.sum()), put(U)
+        self.V = None if V is None else put(V)
         self.beta, self.drag, self.tau = put(beta), put(drag), put(tau)
-        self.inverse = put(_inversion(eigenvalues, stretching))
-        # Zero where nothing is resolved: there explicit schemes are unstable, which no state feels but gradients do.
-        self.roughness = put(np.where(resolved, (-eigenvalues / reference) ** order, 0))
+        self.inverse = put(stack.inversion(np.asarray(grid.eigenvalues, float), stretching))
+        self.roughness = put(roughness(grid, order, scale))
+        project = lambda a: grid.to_grid(grid.to_spectral(put(a)))
+        field = topography is not None and np.shape(topography) != (2,)
+        self.topography = project(topography) if field else None if topography is None else put(topography)
+        self.profile = None
+        if profile is not None:
+            zonal = np.broadcast_to(profile - profile.mean(1, keepdims=True), (layers, *grid.shape))
+            psi_hat = grid.inverse_laplacian(grid.curl(put(zonal), put(0 * zonal)))
+            self.profile = grid.velocity(psi_hat)[0], grid.to_grid(self.potential_vorticity(psi_hat))
+
+    @classmethod
+    def layered(
+        cls, grid, thickness, *, f=None, reduced_gravity=None, density=None, radii=None, gravity=9.81, **kwargs
+    ):
+        """Any number of layers of `thickness` H (m), coupled by one of `reduced_gravity`, `density` and `radii`.
+
+        (Sψ)ᵢ = Σ f²/(g'Hᵢ) (ψ − ψᵢ) over the interfaces of layer i; f in s⁻¹, g' in m s⁻² per interface from the top,
+        density ρ in kg m⁻³ per layer with g' = gravity (ρᵢ₊₁ − ρᵢ)/ρᵢ, or deformation radii in m of the pairs of layers
+        that an interface parts (`two_layer`'s rd). One value more parts the lowest layer from a motionless abyss:
+        a finite equivalent-barotropic radius. `topography` here is the height h of the bottom on the grid, m, or its
+        plane slope (h_x, h_y), and becomes η = f h/H_N. Vallis (2017), equation 5.86; pyqg's `LayeredModel`.
+        """
+        strength = stack.interfaces(
+            thickness, f=f, reduced_gravity=reduced_gravity, density=density, radii=radii, gravity=gravity
+        )
+        if kwargs.get("topography") is not None:
+            if f is None:
+                raise ValueError("topography in m needs the Coriolis parameter: pass f (s-1)")
+            kwargs["topography"] = f / thickness[-1] * np.asarray(kwargs["topography"], float)
+        return cls(grid, stack.stretching(thickness, strength), thickness, **kwargs)
 
     @classmethod
     def two_layer(cls, grid, *, rd=15e3, delta=0.25, beta=1.5e-11, U=(0.025, 0.0), drag=5.787e-7, **kwargs):
@@ -101,10 +139,38 @@ class QuasiGeostrophic(AbstractEquation):
             raise ValueError(f"barotropic needs rd > 0 (m); got {rd}")
         return cls(grid, [[-(rd**-2.0)]], [1.0], beta=beta, U=U, drag=drag, **kwargs)
 
+    @classmethod
+    def navier_stokes(cls, grid, *, viscosity=0.0, drag=0.0, order=1, **kwargs):
+        """Two-dimensional Navier–Stokes flow, ∂ζ/∂t = −u·∇ζ − drag ζ − viscosity (−∇²)^order ζ; q is the vorticity ζ.
+
+        `viscosity` ν in m² s⁻¹ (order 1; else m^(2 order) s⁻¹), held as the rate 1/tau = ν λ₀^order at the smallest
+        resolved wave or at `scale`. Further arguments as for the class, so also `beta`, `U` and `topography`.
+        Raises `ValueError` for negative `viscosity`.
+        """
+        if not viscosity >= 0:
+            raise ValueError(f"positive viscosity damps; got {viscosity}")
+        rate = viscosity * reference_eigenvalue(grid, kwargs.get("scale")) ** order
+        return cls(grid, [[0.0]], [1.0], drag=drag, tau=1 / rate if rate else np.inf, order=order, **kwargs)
+
     @property
     def Qy(self) -> Float[Array, " layer"]:
-        """Meridional gradient of the mean potential vorticity, β − S U, m⁻¹ s⁻¹."""
-        return self.beta - self.stretching @ self.U
+        """Gradient of the mean potential vorticity in y, β − S U + δ_N η_y, m⁻¹ s⁻¹, U without its profile."""
+        Qy = self.beta - self.stretching @ self.U
+        return Qy + self._bottom * self.topography[1] if self._slope else Qy
+
+    @property
+    def Qx(self) -> Float[Array, " layer"] | None:
+        """Gradient of the mean potential vorticity in x, S V + δ_N η_x, m⁻¹ s⁻¹; `None` without V and slope."""
+        Qx = None if self.V is None else self.stretching @ self.V
+        if self._slope:
+            Qx = self._bottom * self.topography[0] + (0 if Qx is None else Qx)
+        return Qx
+
+    @property
+    def mean_flow(self) -> tuple[Array, Array]:
+        """(U, V), m s⁻¹, to be added to fields `[layer, y, x]`."""
+        U = self.U[:, None, None] if self.profile is None else self.U[:, None, None] + self.profile[0]
+        return U, jnp.zeros_like(U) if self.V is None else self.V[:, None, None]
 
     @property
     def dissipation(self) -> Float[Array, "*modes"]:
@@ -113,13 +179,11 @@ class QuasiGeostrophic(AbstractEquation):
 
     def invert(self, q_hat: Hat) -> Hat:
         """Streamfunction from potential vorticity, both spectral `[layer, ...]`; the mean of ψ is zero."""
-        return _couple(self.inverse, q_hat)
+        return stack.couple(self.inverse, q_hat)
 
     def potential_vorticity(self, psi_hat: Hat) -> Hat:
         """q = ∇²ψ + Sψ, both spectral."""
-        ones = [1] * (psi_hat.ndim - 1)
-        stretched = _couple(self.stretching.reshape(self.layers, self.layers, *ones), psi_hat)
-        return self.grid.laplacian(psi_hat) + stretched
+        return self.grid.laplacian(psi_hat) + stack.couple(self.stretching, psi_hat)
 
     def view(self, y: Spectral) -> Fields:
         """q (s⁻¹), u, v (m s⁻¹) and psi (m² s⁻¹) on the grid, all without the mean flow."""
@@ -131,11 +195,37 @@ class QuasiGeostrophic(AbstractEquation):
         q_hat = y["q"]
         psi_hat = self.invert(q_hat)
         u, v, q = self.grid.synthesise(psi_hat, q_hat)
-        column = [slice(None)] + [None] * (q_hat.ndim - 1)
-        bottom = np.arange(self.layers) == self.layers - 1
-        friction = jnp.where(bottom, self.drag, 0)[*column] * self.grid.eigenvalues
-        zonal = self.grid.zonal_derivative(scaled(self.U[*column], q_hat) + scaled(self.Qy[*column], psi_hat))
-        return {"q": -(self.grid.divergence(u * q, v * q) + zonal + scaled(friction, psi_hat))}
+        per_layer = lambda a: stack.column(a, q_hat)
+        friction = per_layer(self._bottom * self.drag) * self.grid.eigenvalues
+        zonal = scaled(per_layer(self.Qy), psi_hat)
+        if self.profile is None and self.topography is None and self.V is None:
+            # A uniform zonal flow stays spectral: exact, and free of products on the grid.
+            zonal = scaled(per_layer(self.U), q_hat) + zonal
+            flux = u * q, v * q
+        else:
+            flux = self._flux(u, v, q, psi_hat)
+        return {"q": -(self.grid.divergence(*flux) + self.grid.zonal_derivative(zonal) + scaled(friction, psi_hat))}
+
+    def _flux(self, u: OnGrid, v: OnGrid, q: OnGrid, psi_hat: Hat) -> tuple[OnGrid, OnGrid]:
+        """Flux of potential vorticity with the mean flow, but for the part −Qy ∂ψ/∂x that stays spectral."""
+        if self.topography is not None and not self._slope:
+            q = q + stack.column(self._bottom, q) * self.topography
+        U, V = self.mean_flow
+        zonal, meridional = (u + U) * q, (v + V) * q
+        if self.profile is not None:
+            zonal, meridional = zonal + u * self.profile[1], meridional + v * self.profile[1]
+        if (Qx := self.Qx) is not None:
+            meridional = meridional - stack.column(Qx, q) * self.grid.to_grid(psi_hat)
+        return zonal, meridional
+
+    @property
+    def _bottom(self) -> Float[Array, " layer"]:
+        """1 for the lowest layer, else 0."""
+        return jnp.asarray(np.arange(self.layers) == self.layers - 1, self.thickness.dtype)
+
+    @property
+    def _slope(self) -> bool:
+        return self.topography is not None and self.topography.ndim == 1
 
     def implicit(self, y: Spectral) -> Spectral:
         return {"q": scaled(-self.dissipation, y["q"])}
@@ -146,40 +236,33 @@ class QuasiGeostrophic(AbstractEquation):
     def lift(self, forcing: Fields) -> dict[str, Array | float]:
         """Accepts `q` (s⁻²) or `u` and `v` (m s⁻², by their curl) on the grid, or spectral `q_hat`.
 
-        Raises `ValueError` for any other name and for half a momentum forcing.
+        Raises `ValueError` for any other name, half a momentum forcing and a shape that is not one of all layers.
         """
-        known = {"q", "u", "v", "q_hat"}
-        if unknown := sorted(set(forcing) - known) or ({"u", "v"} & set(forcing) in ({"u"}, {"v"})):
-            hint = nearest(unknown[0], known) if isinstance(unknown, list) else "; u and v come together"
-            raise ValueError(
-                f"QuasiGeostrophic takes forcing on 'q', ('u', 'v') or 'q_hat'; got {sorted(forcing)}{hint}"
-            )
-        total = forcing.get("q_hat", 0.0)
-        if "q" in forcing:
-            total = total + self.grid.to_spectral(forcing["q"])
+        total = self.lift_prognostics(self.check_forcing(forcing))
         if "u" in forcing:
-            total = total + self.grid.curl(forcing["u"], forcing["v"])
-        return {"q": total}
+            total["q"] = total["q"] + self.grid.curl(forcing["u"], forcing["v"])
+        return total
 
 
-def _couple(matrix: Array, a_hat: Hat) -> Hat:
-    """Matrix over layers times a spectral field, as an unrolled sum.
-
-    XLA turns an einsum over two layers into a batched dot: 4.5 times slower for the whole step.
-    """
-    rows = []
-    for i in range(matrix.shape[0]):
-        terms = [scaled(matrix[i, j], a_hat[j]) for j in range(matrix.shape[1])]
-        rows.append(sum(terms[1:], terms[0]))
-    return jnp.stack(rows)
+def _per_layer(a, layers: int) -> np.ndarray:
+    """A number for all layers, or an array as it is."""
+    return np.full(layers, float(a)) if np.ndim(a) == 0 else np.asarray(a, float)
 
 
-def _inversion(eigenvalues: np.ndarray, stretching: np.ndarray) -> np.ndarray:
-    """(∇² + S)⁻¹ `[layer, layer, *modes]` in float64; zero for the singular mean mode."""
-    layers = len(stretching)
-    operator = eigenvalues[..., None, None] * np.eye(layers) + stretching
-    mean = eigenvalues == 0
-    operator[mean] = np.eye(layers)
-    inverse = np.linalg.inv(operator)
-    inverse[mean] = 0
-    return np.moveaxis(inverse, (-2, -1), (0, 1))
+def _check(grid, layers, stretching, U, V, profile, topography):
+    if stretching.shape != (layers, layers) or U.shape != (layers,):
+        raise ValueError(
+            f"{layers} thicknesses need stretching {(layers, layers)} and U {(layers,)}; "
+            f"got {stretching.shape} and {U.shape}"
+        )
+    if V is not None and V.shape != (layers,):
+        raise ValueError(f"{layers} layers need V {(layers,)}; got {V.shape}")
+    if profile is not None and profile.shape[1] != grid.shape[0]:
+        raise ValueError(
+            f"a zonal profile U has shape (layers, ny) = {(layers, grid.shape[0])}, on the points of the grid; "
+            f"got {profile.shape[:2]}"
+        )
+    if topography is not None and np.shape(topography) not in ((2,), tuple(grid.shape)):
+        raise ValueError(
+            f"topography is a field {tuple(grid.shape)} [y, x] or a slope (2,); got shape {np.shape(topography)}"
+        )

@@ -124,8 +124,16 @@ class Torus(AbstractGrid):
     def zonal_derivative(self, a_hat: Hat) -> Hat:
         return _times_i(self.k, a_hat)
 
-    def synthesise(self, psi_hat: Hat, a_hat: Hat) -> tuple[OnGrid, OnGrid, OnGrid]:
-        return self._each(self.to_grid, _times_i(-self.l, psi_hat), _times_i(self.k, psi_hat), a_hat)
+    def curl_and_divergence(self, u: OnGrid, v: OnGrid) -> tuple[Hat, Hat]:
+        u_hat, v_hat = self._each(self.to_spectral, u, v)
+        curl = _times_i(self.k, v_hat) - _times_i(self.l, u_hat)
+        return curl, _times_i(self.k, u_hat) + _times_i(self.l, v_hat)
+
+    def synthesise(self, psi_hat: Hat, *a_hat: Hat, potential: Hat | None = None) -> tuple[OnGrid, ...]:
+        u_hat, v_hat = _times_i(-self.l, psi_hat), _times_i(self.k, psi_hat)
+        if potential is not None:
+            u_hat, v_hat = u_hat + _times_i(self.k, potential), v_hat + _times_i(self.l, potential)
+        return self._each(self.to_grid, u_hat, v_hat, *a_hat)
 
     def resize(self, a_hat: Hat, other: "Torus") -> OtherHat:
         if not isinstance(other, Torus) or not np.allclose(other.length, self.length):

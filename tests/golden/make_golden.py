@@ -68,21 +68,21 @@ def advance(model, steps):
         model._step_forward()
 
 
-def random_eddies(nx, rms, seed):
-    """Smooth random PV of two layers with zero mean and the given rms values.
+def random_eddies(nx, rms, seed, peak=8.0, exact=True):
+    """Smooth random PV of some layers (as many as rms values) with zero mean and the given rms values.
 
-    The values are exact in single precision, so that the stored initial state
-    takes less room.
+    If `exact`, the values are exact in single precision, so that the stored
+    initial state takes less room.
     """
-    noise = np.random.default_rng(seed).standard_normal((2, nx, nx))
+    noise = np.random.default_rng(seed).standard_normal((len(rms), nx, nx))
     n = np.fft.fftfreq(nx, 1.0 / nx)
     m = np.fft.rfftfreq(nx, 1.0 / nx)
     kappa = np.hypot(n[:, None], m[None, :])
-    shape = np.exp(-(((kappa - 8.0) / 4.0) ** 2))
+    shape = np.exp(-(((kappa - peak) / (peak / 2)) ** 2))
     shape[0, 0] = 0.0
     q = np.fft.irfftn(shape * np.fft.rfftn(noise, axes=(-2, -1)), s=(nx, nx), axes=(-2, -1))
     q *= np.asarray(rms)[:, None, None] / np.sqrt((q**2).mean(axis=(-2, -1), keepdims=True))
-    return q.astype(np.float32).astype(np.float64)
+    return q.astype(np.float32).astype(np.float64) if exact else q
 
 
 def pyqg_two_layer_32(path):
@@ -141,6 +141,37 @@ def pyqgjax_two_layer_64(path):
     params = dict(nx=nx, dt=dt, **EDDY)
     # Every second point of x and y: an error anywhere shows everywhere after so many steps, and the file is small.
     save(path, params, q_initial=q_initial, **{f"q_step_{steps}_thinned": q_end[:, ::2, ::2]})
+
+
+def layered(path, H, rho, U, V, seed):
+    """1000 steps of pyqg's LayeredModel with distinct depths, densities and mean flows in both directions.
+
+    pyqg 0.7.2 accepts ``V`` and computes ``Qx`` but steps without them (its kernel has neither), so the terms
+    -(V dq/dy + Qx u) are added here through its own hook for parameterizations.
+    """
+    params = dict(nx=32, dt=3600.0, L=1e6, beta=1.5e-11, rek=5.787e-7, f=1.2e-4, g=9.81, filterfac=23.6)
+    H, rho, U, V = (np.array(a) for a in (H, rho, U, V))
+    wide = lambda a: a[:, None, None]
+
+    def meridional(m):
+        return -(wide(V) * m.ifft(1j * m.l * m.qh) + wide(m.Qx) * m.u)
+
+    arrays = dict(H=H, rho=rho, U=U, V=V)
+    m = pyqg_model("LayeredModel", nz=len(H), q_parameterization=meridional, **params, **arrays)
+    # Nothing at the Nyquist modes, whose derivatives are zero in one code and not in the other.
+    q_initial = random_eddies(params["nx"], np.geomspace(8e-6, 2e-6, len(H)), seed, peak=4.0, exact=False)
+    m.q = q_initial
+    advance(m, 1000)
+    save(path, params, **arrays, S=m.S, Qx=m.Qx, Qy=m.Qy, q_initial=q_initial, q_step_1000_thinned=m.q[:, ::2, ::2])
+
+
+def pyqg_three_layer_32(path):
+    layered(path, (500.0, 900.0, 2600.0), (1025.0, 1025.6, 1026.1), (0.05, 0.02, -0.01), (0.01, -0.02, 0.005), 1)
+
+
+def pyqg_four_layer_32(path):
+    depths, densities = (300.0, 500.0, 1200.0, 2000.0), (1025.0, 1025.5, 1026.1, 1026.4)
+    layered(path, depths, densities, (0.06, 0.03, 0.0, -0.01), (-0.01, 0.015, 0.004, 0.0), 2)
 
 
 def pyqg_barotropic_64(path):
@@ -233,7 +264,14 @@ def pyqg_spectra(path):
     save(path, params, kr=kr, spectral_bin=ispec_bins(m, kr), **out)
 
 
-MAKERS = (pyqg_two_layer_32, pyqgjax_two_layer_64, pyqg_barotropic_64, pyqg_spectra)
+MAKERS = (
+    pyqg_two_layer_32,
+    pyqgjax_two_layer_64,
+    pyqg_barotropic_64,
+    pyqg_spectra,
+    pyqg_three_layer_32,
+    pyqg_four_layer_32,
+)
 
 
 def main():
