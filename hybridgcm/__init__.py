@@ -7,7 +7,6 @@ from hybridgcm import nn as nn
 from hybridgcm._typing import VARIABLES as VARIABLES
 from hybridgcm._typing import Variable as Variable
 from hybridgcm._typing import param as param
-from hybridgcm.batches import concatenate as concatenate
 from hybridgcm.batches import samples as samples
 from hybridgcm.batches import windows as windows
 from hybridgcm.checkpoint import Checkpoints as Checkpoints
@@ -24,7 +23,6 @@ from hybridgcm.closures import Sum as Sum
 from hybridgcm.closures import ZannaBolton as ZannaBolton
 from hybridgcm.data import open_store as open_store
 from hybridgcm.data import read_store as read_store
-from hybridgcm.data import to_dataset as to_dataset
 from hybridgcm.equations import AbstractEquation as AbstractEquation
 from hybridgcm.equations import QuasiGeostrophic as QuasiGeostrophic
 from hybridgcm.equations import ShallowWater as ShallowWater
@@ -49,7 +47,6 @@ from hybridgcm.steppers import AbstractStepper as AbstractStepper
 from hybridgcm.steppers import Filtered as Filtered
 from hybridgcm.steppers import SemiImplicitLeapfrog as SemiImplicitLeapfrog
 from hybridgcm.steppers import exponential_filter as exponential_filter
-from hybridgcm.train import TrainingFailed as TrainingFailed
 from hybridgcm.train import fit as fit
 from hybridgcm.train import offline as offline
 from hybridgcm.train import online as online

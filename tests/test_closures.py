@@ -13,6 +13,7 @@ import pytest
 from helpers import double, eddies, error, run, same_bits
 
 import hybridgcm as hg
+from hybridgcm import closures
 from hybridgcm.closures import BiharmonicBackscatter, Leith, NetworkClosure, Smagorinsky, ZannaBolton
 from hybridgcm.nn import CNN
 
@@ -37,6 +38,12 @@ CLOSURES = {
     "NetworkClosure": network,
     "Sum": lambda: hg.Sum(Leith(0.2), network()),
     "Scaled": lambda: hg.Scaled(Leith(0.5), 0.5),
+    "Every": lambda: closures.Every(Leith(0.5), 3),
+    "Cast": lambda: closures.Cast(network(), "float64"),
+    "FluxForm": lambda: closures.FluxForm(network(("q_x", "q_y"), (2e-7, 2e-8))),
+    "EnergyNeutral": lambda: closures.EnergyNeutral(network(), DEPTH),
+    "GradientModel": lambda: closures.GradientModel(2.0),
+    "Hyperviscosity": lambda: closures.Hyperviscosity(10 * 86400.0, 2),
 }
 every_closure = pytest.mark.parametrize("name", CLOSURES)
 
@@ -193,6 +200,11 @@ TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128Â
     "NetworkClosure": {32: 1},
     "Scaled": {32: 5},
     "Sum": {32: 6},
+    "Every": {32: 5},
+    "FluxForm": {32: 2},
+    "EnergyNeutral": {32: 2},
+    "GradientModel": {32: 11},
+    "Hyperviscosity": {32: 1},
 }
 
 

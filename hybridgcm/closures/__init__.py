@@ -1,10 +1,17 @@
 """Forcings from resolved fields."""
 
 from hybridgcm.closures.base import AbstractClosure as AbstractClosure
+from hybridgcm.closures.base import Cast as Cast
+from hybridgcm.closures.base import Every as Every
 from hybridgcm.closures.base import Scaled as Scaled
 from hybridgcm.closures.base import Sum as Sum
 from hybridgcm.closures.classical import BiharmonicBackscatter as BiharmonicBackscatter
+from hybridgcm.closures.classical import GradientModel as GradientModel
+from hybridgcm.closures.classical import Hyperviscosity as Hyperviscosity
 from hybridgcm.closures.classical import Leith as Leith
 from hybridgcm.closures.classical import Smagorinsky as Smagorinsky
 from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
+from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
+from hybridgcm.closures.constraints import Equivariant as Equivariant
+from hybridgcm.closures.constraints import FluxForm as FluxForm
 from hybridgcm.closures.network import NetworkClosure as NetworkClosure

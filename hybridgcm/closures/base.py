@@ -4,10 +4,13 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array
 
-from hybridgcm._typing import Fields, param
+from hybridgcm._typing import Fields, cast_floats, param
 from hybridgcm.grids import AbstractGrid
 
 
@@ -59,3 +62,54 @@ class Scaled(AbstractClosure):
     def __call__(self, fields, grid, memory, key):
         forcing, memory = self.inner(fields, grid, memory, key)
         return {name: self.amplitude * f for name, f in forcing.items()}, memory
+
+
+class Every(AbstractClosure):
+    """`inner` at every `n`-th step, from the first on; its forcing is held in between, its memory advances only then.
+
+    For closures that are dearer than the step, or that mean an interval, as increments of an assimilation do. First
+    order in n·dt. Under `vmap` XLA evaluates `inner` at every step all the same. Raises `ValueError` for n < 1.
+    """
+
+    inner: AbstractClosure
+    n: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.n < 1:
+            raise ValueError(f"Every needs a whole number of steps, at least 1; got n={self.n}")
+
+    def init(self, fields, grid):
+        memory = self.inner.init(fields, grid)
+        made = eqx.filter_eval_shape(lambda: self.inner(fields, grid, memory, jr.key(0))[0])
+        held = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), made)
+        return {"count": jnp.zeros((), jnp.int32), "forcing": held, "inner": memory}
+
+    def __call__(self, fields, grid, memory, key):
+        forcing, inner = jax.lax.cond(
+            memory["count"] == 0,
+            lambda: self.inner(fields, grid, memory["inner"], key),
+            lambda: (memory["forcing"], memory["inner"]),
+        )
+        return forcing, {"count": (memory["count"] + 1) % self.n, "forcing": forcing, "inner": inner}
+
+
+class Cast(AbstractClosure):
+    """`inner` computed in another floating-point type, its forcing and memory brought back to the model's.
+
+    `dtype`, such as `jnp.bfloat16` for a network on a GPU, applies to the fields that it reads and to its weights,
+    which are stored in the model's precision. FFTs know single and double precision only: a closure that transforms
+    cannot be cast below.
+    """
+
+    inner: AbstractClosure
+    dtype: np.dtype = eqx.field(static=True, converter=jnp.dtype)
+
+    def init(self, fields, grid):
+        return self.inner.init(fields, grid)
+
+    def __call__(self, fields, grid, memory, key):
+        own = next(iter(fields.values())).dtype
+        low = lambda tree: cast_floats(tree, self.dtype)
+        forcing, new = low(self.inner)(low(fields), grid, low(memory), key)
+        back = {name: f.astype(jnp.result_type(own, 1j) if jnp.iscomplexobj(f) else own) for name, f in forcing.items()}
+        return back, jax.tree.map(lambda a, old: a.astype(old.dtype), new, memory)

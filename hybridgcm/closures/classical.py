@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from hybridgcm._typing import Fields, OnGrid, param
 from hybridgcm.closures.base import AbstractClosure
 from hybridgcm.grids import AbstractGrid
+from hybridgcm.grids.base import scale
 
 
 class Smagorinsky(AbstractClosure):
@@ -144,6 +145,51 @@ class BiharmonicBackscatter(AbstractClosure):
     def _mean(self, grid: AbstractGrid, a: OnGrid) -> Float[Array, ""]:
         means = grid.mean(a)
         return sum(fraction * means[layer] for layer, fraction in enumerate(self.thickness))
+
+
+class GradientModel(AbstractClosure):
+    """dq = −∇·F, Fᵢ = (C Δ)²/12 Σₖ ∂ₖuᵢ ∂ₖq: the first term of the subgrid flux of q in powers of the filter's width.
+
+    Exact to second order for a Gaussian filter exp(−κ²(C Δ)²/24), whose width is C grid spacings Δ: C = 2 is operator
+    2 of `coarsen`. It knows the direction of the transfer, both ways, and alone lets small scales grow: use it in a
+    `Sum` with a viscosity. Conserves the mean of q. Scale aware.
+    Reads q (s⁻¹), u, v (m s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²).
+
+    Leonard (1974), doi:10.1016/S0065-2687(08)60464-1; Clark et al. (1979), doi:10.1017/S002211207900001X.
+    Adds 11 transforms of a field per step.
+    """
+
+    width: Float[Array, ""] = param(default=2.0)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        x, y = grid.gradient(grid.to_spectral(jnp.stack([fields[name] for name in ("u", "v", "q")])))
+        factor = (self.width * grid.spacing) ** 2 / 12
+        flux = [factor * (x[i] * x[2] + y[i] * y[2]) for i in (0, 1)]
+        return {"q_hat": -grid.divergence(*flux)}, memory
+
+
+class Hyperviscosity(AbstractClosure):
+    """dq = −(λ/λ₀)^order q / tau, λ the eigenvalue of −∇² and λ₀ the largest resolved one: damps the smallest scales.
+
+    `tau` (s) is the decay time of the smallest resolved wave whatever the resolution, so it is scale aware in that
+    sense and depends on neither time step nor units. Explicit: tau must exceed the stepper's damping limit (dt/.54 for
+    AB3). The same term as a part of the equation is implicit, `QuasiGeostrophic(..., tau=...)`; this one can be
+    trained, scaled and summed with others. Reads q (s⁻¹); returns q_hat (s⁻²). Adds 1 transform of a field per step.
+    """
+
+    tau: Float[Array, ""] = param()
+    order: int = eqx.field(static=True, default=4)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        relative = grid.eigenvalues / jnp.min(jnp.where(grid.multiplicity > 0, grid.eigenvalues, 0))
+        rate = jnp.where(grid.multiplicity > 0, relative**self.order, 0) / self.tau
+        return {"q_hat": scale(-rate, grid.to_spectral(fields["q"]))}, memory
 
 
 def _velocity_gradient(fields: Fields, grid: AbstractGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
