@@ -30,10 +30,10 @@ class Config:
     drag: float = 5.787e-7
     """Bottom drag, s-1."""
 
-    spin_up: int = 12960
-    """Steps before the training data begin (1.5 years of 360 days)."""
-    learn: int = 30240
-    """Steps that the training data span (3.5 years)."""
+    spin_up: int = 25920
+    """Steps before the training data begin (3 years of 360 days; at 1.5 the flow holds half of its later energy)."""
+    learn: int = 17280
+    """Steps that the training data span (2 years)."""
     climate: int = 43200
     """Steps that are scored, after the two above (5 years); nothing of them is ever trained or tuned on."""
     snapshot: int = 240
@@ -70,7 +70,7 @@ class Config:
     """Closures with a formula that run beside the networks."""
     amplitudes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
     """Multiples of the published amplitude that are tried for each classical closure."""
-    network_amplitudes: tuple[float, ...] = (0.85, 1.0, 1.15, 1.3, 1.45)
+    network_amplitudes: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
     """Multiples of a trained network's output that are tried; it has fitted its own amplitude already."""
     tuning: int = 21600
     """Steps of each tuning run (2.5 years)."""

@@ -147,20 +147,19 @@ def learning_data(folder: Path) -> dict[str, np.ndarray]:
 
 
 def tune(config: Config, closure, amplitudes: Sequence[float], truth_folder: Path, folder: Path):
-    """Free runs at several amplitudes against the second half of the training period: one number fitted to climate.
+    """Free runs at several amplitudes against the training period: one number fitted to climate.
 
     Error: distributional and spectral Perezhogin errors against the coarse-grained truth, without the fluxes, whose
     subgrid part the coarse data do not hold. The best amplitude has the smallest product of the two; 0 is tried too.
     """
     q = learning_data(truth_folder)["q"]
-    half = len(q) // 2
     low = model(config, config.coarse)
-    target = metrics.climate(low, q[half :: config.snapshot // config.frame])
+    target = metrics.climate(low, q[:: config.snapshot // config.frame])
     rows = []
     for amplitude in (0.0, *amplitudes):
         part = folder / f"amplitude-{amplitude:g}"
         scaled = None if amplitude == 0 else hg.Scaled(closure, amplitude)
-        free_run(config, scaled, 0, config.tuning, {"q": q[half]}, part)
+        free_run(config, scaled, 0, config.tuning, {"q": q[0]}, part)
         row = {"amplitude": amplitude, "distributional": np.nan, "spectral": np.nan}
         if not (part / "blew_up.json").exists():
             run = data.read_store(part / "run" / "output.zarr")["q"].values
