@@ -59,7 +59,7 @@ class Config:
     """Frames per rollout, one stage of online training each."""
     online_steps: tuple[int, ...] = (120,)
     """Optimiser steps of each stage."""
-    forecast: float = 0.1
+    forecast: float = 1.0
     """Weight of the error's energy in the online loss, beside the error of the energy spectra."""
     online_batch: int = 8
     """Trajectories per online step."""
@@ -70,8 +70,8 @@ class Config:
     """Closures with a formula that run beside the networks."""
     amplitudes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25)
     """Multiples of the published amplitude that are tried for each classical closure."""
-    network_amplitudes: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
-    """Multiples of a trained network's output that are tried; it has fitted its own amplitude already."""
+    network_amplitudes: tuple[float, ...] = ()
+    """Multiples of each trained network's output that are tried; empty leaves it at the amplitude that it learned."""
     tuning: int = 21600
     """Steps of each tuning run (2.5 years)."""
     survival_starts: int = 0
@@ -114,7 +114,7 @@ SMOKE = replace(
     closures=("Smagorinsky",), amplitudes=(0.5, 1.0), network_amplitudes=(1.0,), tuning=480,
 )  # fmt: skip
 STANDARD = replace(
-    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, horizons=(4, 8),
+    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, network_amplitudes=(0.7, 0.85, 1.15), horizons=(4, 8),
     online_steps=(1000, 500), offline_batch=64, offline_rate=1e-3, online_rate=3e-4, survival_starts=5,
 )  # fmt: skip
 PRESETS = {"laptop": LAPTOP, "smoke": SMOKE, "standard": STANDARD}

@@ -75,7 +75,7 @@ def learn(run):
             about = {"kind": kind, "family": f"CNN {kind}", "seed": seed, "amplitude": 1.0, "closure": closure}
             models[label], trainings[label] = about, folder
     tuned = partial(tune, run, start, config.network_amplitudes)
-    jobs = {label: partial(tuned, label, models[label]["closure"]) for label in trainings}
+    jobs = {label: partial(tuned, label, models[label]["closure"]) for label in trainings if config.network_amplitudes}
     tunings = {name: found["tune", name] for name in formulas} | parallel(config.workers, jobs)
     truths = [found["truth", member] for member in range(config.members)]
     return _with_tuned(models, tunings), truths, tunings, trainings
