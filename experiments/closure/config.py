@@ -114,7 +114,8 @@ SMOKE = replace(
     closures=("Smagorinsky",), amplitudes=(0.5, 1.0), network_amplitudes=(1.0,), tuning=480,
 )  # fmt: skip
 STANDARD = replace(
-    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", offline_steps=5000, network_amplitudes=(0.7, 0.85, 1.15), horizons=(4, 8),
-    online_steps=(1000, 500), offline_batch=64, offline_rate=1e-3, online_rate=3e-4, survival_starts=5,
+    LAPTOP, members=10, seeds=3, network="guillaumin-zanna", network_amplitudes=(0.7, 0.85, 1.15),
+    offline_steps=5000, offline_batch=64, offline_rate=1e-3,
+    horizons=(4, 8), online_steps=(1000, 500), online_rate=3e-4, survival_starts=5,
 )  # fmt: skip
 PRESETS = {"laptop": LAPTOP, "smoke": SMOKE, "standard": STANDARD}

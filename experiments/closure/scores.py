@@ -270,8 +270,8 @@ def _abstract(config) -> str:
         f"are judged by free runs of the same length: the last {scored:.3g} years are scored "
         "against the coarse-grained truth, years that no closure was trained or tuned on.\n\n"
         "Beside the network trained through the solver stand the same network trained offline, "
-        f"{len(config.closures)} closures with a formula at their published amplitude and at one tuned a posteriori, on "
-        "free runs within the training period, and no closure."
+        f"{len(config.closures)} closures with a formula at their published amplitude and at one tuned a posteriori, "
+        "on free runs within the training period, and no closure."
     )
     if config.members > 1 and config.seeds > 1:
         return text
