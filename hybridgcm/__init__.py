@@ -7,7 +7,6 @@ from hybridgcm import nn as nn
 from hybridgcm._typing import VARIABLES as VARIABLES
 from hybridgcm._typing import Variable as Variable
 from hybridgcm._typing import param as param
-from hybridgcm.batches import samples as samples
 from hybridgcm.batches import windows as windows
 from hybridgcm.checkpoint import Checkpoints as Checkpoints
 from hybridgcm.checkpoint import load as load
@@ -21,7 +20,6 @@ from hybridgcm.closures import Scaled as Scaled
 from hybridgcm.closures import Smagorinsky as Smagorinsky
 from hybridgcm.closures import Sum as Sum
 from hybridgcm.closures import ZannaBolton as ZannaBolton
-from hybridgcm.data import open_store as open_store
 from hybridgcm.data import read_store as read_store
 from hybridgcm.equations import AbstractEquation as AbstractEquation
 from hybridgcm.equations import QuasiGeostrophic as QuasiGeostrophic
