@@ -14,4 +14,11 @@ from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
 from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
 from hybridgcm.closures.constraints import Equivariant as Equivariant
 from hybridgcm.closures.constraints import FluxForm as FluxForm
+from hybridgcm.closures.forcings import GrahamRingler as GrahamRingler
+from hybridgcm.closures.forcings import Kolmogorov as Kolmogorov
+from hybridgcm.closures.forcings import Relaxation as Relaxation
+from hybridgcm.closures.forcings import RingForcing as RingForcing
+from hybridgcm.closures.forcings import Sponge as Sponge
 from hybridgcm.closures.network import NetworkClosure as NetworkClosure
+from hybridgcm.closures.stochastic import AR1 as AR1
+from hybridgcm.closures.stochastic import SPPT as SPPT
