@@ -5,6 +5,7 @@ from hybridgcm.closures.base import Cast as Cast
 from hybridgcm.closures.base import Every as Every
 from hybridgcm.closures.base import Scaled as Scaled
 from hybridgcm.closures.base import Sum as Sum
+from hybridgcm.closures.bias import BiasCorrection as BiasCorrection
 from hybridgcm.closures.classical import BiharmonicBackscatter as BiharmonicBackscatter
 from hybridgcm.closures.classical import GradientModel as GradientModel
 from hybridgcm.closures.classical import Hyperviscosity as Hyperviscosity
