@@ -15,6 +15,7 @@ from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
 from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
 from hybridgcm.closures.constraints import Equivariant as Equivariant
 from hybridgcm.closures.constraints import FluxForm as FluxForm
+from hybridgcm.closures.failsafe import FailSafe as FailSafe
 from hybridgcm.closures.forcings import GrahamRingler as GrahamRingler
 from hybridgcm.closures.forcings import Kolmogorov as Kolmogorov
 from hybridgcm.closures.forcings import Relaxation as Relaxation
