@@ -9,7 +9,7 @@ import pytest
 from helpers import double, eddies, error, run, same_bits, wave
 
 import hybridgcm as hg
-from hybridgcm.closures import AR1, SPPT, GrahamRingler, Kolmogorov, Relaxation, RingForcing, Sponge
+from hybridgcm.closures import AR1, SPPT, Every, GrahamRingler, Kolmogorov, Relaxation, RingForcing, Sponge
 
 GRID = double(24, 2 * np.pi)
 
@@ -181,6 +181,13 @@ def test_a_closure_that_needs_the_time_step_asks_for_it(make):
     for dt in (None, 0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="needs dt, the time step of its model"):
             make(dt)
+
+
+def test_a_model_refuses_a_closure_made_for_another_time_step():
+    closure = hg.Sum(hg.Leith(), hg.Scaled(SPPT(hg.Leith(), scale=1.0, tau=1.0, dt=6.0)))
+    with pytest.raises(ValueError, match="AR1 was made for steps of 6.0 s, here it is called every 2.0 s; pass dt=2.0"):
+        flow_with(closure, 2.0)
+    assert flow_with(Every(closure, 3), 2.0).dt == 2.0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ class AbstractClosure(eqx.Module):
     """Named forcings from named resolved fields: `forcing, memory = closure(fields, grid, memory, key)`.
 
     `fields` are what the equation's `view` gives, `[layer, y, x]`. A forcing is a tendency: the equation adds
-    it to its right-hand side. Closures without memory return it untouched; deterministic ones ignore `key`.
+    it to its right-hand side. Closures without memory return it untouched; deterministic ones ignore `key`. One that
+    has a `dt` (s), for noise or a clock, is checked against the time step of the model.
     """
 
     @abc.abstractmethod
