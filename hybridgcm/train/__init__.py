@@ -5,3 +5,4 @@ from hybridgcm.train.fit import fit as fit
 from hybridgcm.train.objectives import Detached as Detached
 from hybridgcm.train.objectives import offline as offline
 from hybridgcm.train.objectives import online as online
+from hybridgcm.train.objectives import perturbed as perturbed
