@@ -5,6 +5,7 @@ from hybridgcm.train.callbacks import EarlyStopping as EarlyStopping
 from hybridgcm.train.callbacks import Log as Log
 from hybridgcm.train.callbacks import Together as Together
 from hybridgcm.train.callbacks import read_log as read_log
+from hybridgcm.train.eki import eki as eki
 from hybridgcm.train.fit import TrainingFailed as TrainingFailed
 from hybridgcm.train.fit import fit as fit
 from hybridgcm.train.objectives import Detached as Detached
