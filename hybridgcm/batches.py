@@ -57,7 +57,17 @@ def increments(background: Mapping, analysis: Mapping, window: float) -> dict[st
 
 
 def concatenate(*sequences: Sequence) -> Sequence:
-    """The batches of all sequences, one after the other, as for horizons that grow during training."""
+    """The batches of all sequences, one after the other, as for horizons that grow during training.
+
+    A schedule of horizons is a sequence of batches; that of the learning rate, over the same steps, is the optimiser's:
+
+    >>> truth = {"q": np.zeros((30, 1, 4, 4))}
+    >>> batches = concatenate(*(windows(truth, length, 2, 50, jr.key(length)) for length in (2, 4, 8)))
+    >>> [batches[step]["q"].shape[1] for step in (0, 50, 149)]
+    [2, 4, 8]
+    >>> import optax
+    >>> optimiser = optax.adam(optax.join_schedules([optax.cosine_decay_schedule(1e-3, 50)] * 3, [50, 100]))
+    """
     return _Chain(sequences)
 
 
