@@ -59,14 +59,7 @@ def eki(
     log, time = [], 0.0
     for index in range(iterations + 1):
         found = np.asarray(_forward(_stack(z * scale, trainable), frozen, statistics), np.float64)
-        if found.shape[1:] != target.shape:
-            raise ValueError(f"statistics(model) has {found.shape[1]} numbers, target {target.size}: they must agree")
-        good = np.isfinite(found).all(1)
-        if good.sum() < max(2, members / 2):
-            raise RuntimeError(
-                f"{members - good.sum()} of {members} members gave statistics that are not finite, iteration {index}; "
-                "start closer to a stable model, take a smaller spread, or shorter runs"
-            )
+        good = _survivors(found, target, index)
         residual = whiten(target - found[good])
         misfit = np.mean(residual**2, 1)
         fitted = eqx.combine(_unravel(z[good].mean(0) * scale, trainable), frozen)
@@ -78,6 +71,20 @@ def eki(
         step = _step(misfit, target.size, 1 - time)
         z, time = _update(z, good, residual, step, jr.fold_in(key, index)), time + step
     return fitted, log
+
+
+def _survivors(found: np.ndarray, target: np.ndarray, index: int) -> np.ndarray:
+    """Which members gave finite statistics."""
+    members, size = found.shape
+    if size != target.size:
+        raise ValueError(f"statistics(model) has {size} numbers, target {target.size}: they must agree")
+    good = np.isfinite(found).all(1)
+    if good.sum() < max(2, members / 2):
+        raise RuntimeError(
+            f"{members - good.sum()} of {members} members gave statistics that are not finite, iteration {index}; "
+            "start closer to a stable model, take a smaller spread, or shorter runs"
+        )
+    return good
 
 
 def _step(misfit: np.ndarray, n: int, left: float) -> float:
