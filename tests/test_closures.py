@@ -75,7 +75,7 @@ def start(model, seed=0):
 def abstract_start(model):
     """Shapes and types of a starting state, without any computation."""
     q = jax.ShapeDtypeStruct((2, *model.equation.grid.shape), model.equation.grid.dtype)
-    return jax.eval_shape(lambda q: model.encode({"q": q}, jr.key(7)), q)
+    return jax.eval_shape(lambda model, q: model.encode({"q": q}, jr.key(7)), model, q)
 
 
 @eqx.filter_jit

@@ -195,6 +195,8 @@ def test_a_model_refuses_a_closure_made_for_another_time_step():
     [
         (RingForcing(1.0, wavenumber=50.0, width=1.0, dt=1.0), "no resolved wave lies in the ring 50 ± 1 rad/m"),
         (Kolmogorov(1.0, m_y=0), "is no wave"),
+        (Kolmogorov(1.0, m_x=8), r"forces wave 8, a grid of 24 modes with dealias=0.666\d* holds \|m\| < 24/3"),
+        (GrahamRingler(waves=12, dt=1.0), "GrahamRingler forces wave 12"),
         (Relaxation({"qq": 0.0}, 1.0), "did you mean 'q'"),
         (Relaxation({"q": np.zeros(24 + 1)}, 1.0), r"a profile in y is \[y, 1\]"),
         (Relaxation({"q": np.zeros((2, 1, 1, 1))}, 1.0), "must broadcast"),

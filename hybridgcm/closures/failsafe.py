@@ -35,10 +35,10 @@ class FailSafe(AbstractClosure):
 
     `inputs`: {name: (mean, deviation)}, each `[2][layer]`, rms then gradient, in units of the field and per metre;
     `outputs`: {forcing: rms per layer}. `from_data` takes them from training data. They are settings, not trained.
-    One transform of every input. Compiled, `inner` is evaluated once, unless it branches (as `Every` does).
+    One transform of every input; compiled, `inner` is evaluated once.
     A closure that is slightly wrong all the time is found only by where it drives the state.
 
-    Novelty detection with a taper: Sanford et al. (2023), doi:10.1029/2023MS003674.
+    Novelty detection with a taper: Sanford et al. (2022), arXiv:2211.13354.
     Raises `ValueError` for unknown names, numbers that do not match the layers, and thresholds that do not grow.
     """
 
@@ -96,12 +96,10 @@ class FailSafe(AbstractClosure):
         forcing, new = held[0](held[1], grid, held[2], key)
         fine = _finite(new) & _finite(forcing)
         on = fine & (self._weight(held[1], forcing, grid) > 0)
-        passed = jax.tree.map(
-            lambda a, b: jnp.where(on, a, b) if eqx.is_inexact_array(a) else a,
-            (self.inner, fields, memory["inner"]),
-            held,
-        )
+        passing = lambda a, b: jnp.where(on, a, b) if eqx.is_inexact_array(a) else a
+        passed = jax.tree.map(passing, (self.inner, fields, memory["inner"]), held)
         forcing, new = passed[0](passed[1], grid, passed[2], key)
+        new = jax.tree.map(passing, new, jax.lax.stop_gradient(new))
         forcing = {name: jnp.where(on, f, 0) for name, f in forcing.items()}
         weight = jnp.where(on, self._weight(passed[1], forcing, grid), 0)
         kept = jax.tree.map(lambda a, old: jnp.where(_finite(a), a, old), new, memory["inner"])

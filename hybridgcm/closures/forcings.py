@@ -22,8 +22,8 @@ class RingForcing(AbstractClosure):
     Gives energy at the rate ε `rate`, m² s⁻³ (per mass and whole depth), whatever `dt` (s, the model's): S is scaled
     so that ½ Σ S/K² = ε. That is Itô's term ½ dt ⟨|∇ψ|²⟩ of the noise itself; the work ⟨−ψ F⟩ on the flow as it is
     before the step has mean zero. K₀ `wavenumber` and δ `width` in rad m⁻¹; the mean of the domain is not forced.
-    The same in all layers: barotropic, so that the stratification takes no part in ε (but finite with a motionless
-    abyss, where ε is not exact). `name` is the vorticity that the equation steps: q, zeta.
+    The same in all layers: barotropic, so that the stratification takes no part in ε (not so above a motionless abyss,
+    nor with a free surface, which leave less). `name` is the vorticity that the equation steps: q, zeta.
     Returns `name_hat`; one transform of one layer. The convention of GeophysicalFlows.jl, Constantinou et al. (2021),
     doi:10.21105/joss.03053.
 
@@ -41,13 +41,13 @@ class RingForcing(AbstractClosure):
         self.dt, self.name = time_step("RingForcing", dt), name
 
     def init(self, fields, grid):
-        K = np.sqrt(-np.asarray(grid.eigenvalues, float)[np.asarray(grid.multiplicity) > 0])
-        if not isinstance(self.wavenumber, jax.core.Tracer):
-            distance = np.min(np.abs(K[K > 0] - float(self.wavenumber)))
-            if not distance < 4 * float(self.width):
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, grid))):
+            K = np.sqrt(-np.asarray(grid.eigenvalues, float)[np.asarray(grid.multiplicity) > 0])
+            K, centre, width = K[K > 0], float(self.wavenumber), float(self.width)
+            if not np.min(np.abs(K - centre)) < 4 * width:
                 raise ValueError(
-                    f"no resolved wave lies in the ring {float(self.wavenumber):.3g} ± {float(self.width):.3g} rad/m; "
-                    f"the grid holds {K[K > 0].min():.3g} to {K.max():.3g} rad/m (a wave of length L has 2π/L)"
+                    f"no resolved wave lies in the ring {centre:.3g} ± {width:.3g} rad/m; "
+                    f"the grid holds {K.min():.3g} to {K.max():.3g} rad/m (a wave of length L has 2π/L)"
                 )
         return None
 
@@ -74,7 +74,8 @@ class Kolmogorov(AbstractClosure):
     `amplitude` in s⁻², one number or one per layer; `phase` in rad; m_x, m_y whole numbers of waves in the domain.
     Several waves are a `Sum`: the cellular forcing of Frezat et al. (2024) is 10 (cos 15x + cos 15y),
     `Sum(Kolmogorov(10.0, m_x=15, m_y=0), Kolmogorov(10.0, m_x=0, m_y=15))` on a domain of 2π.
-    One transform of a field, the `lift`'s. Raises `ValueError` at `init` on other than a torus, and for no wave at all.
+    One transform of a field, the `lift`'s. Raises `ValueError` at `init` on other than a torus, for no wave at all and
+    for one that the grid does not resolve.
     """
 
     amplitude: Float[Array, ""] | Float[Array, " layer"] = param()
@@ -84,9 +85,7 @@ class Kolmogorov(AbstractClosure):
     name: str = eqx.field(static=True, default="q")
 
     def init(self, fields, grid):
-        _check_torus("Kolmogorov", grid)
-        if not (self.m_x or self.m_y):
-            raise ValueError("m_x = m_y = 0 is no wave: it would force the mean of the domain")
+        _check_wave("Kolmogorov", grid, self.m_x, self.m_y)
         return None
 
     def __call__(self, fields, grid, memory, key):
@@ -106,7 +105,7 @@ class GrahamRingler(AbstractClosure):
     One transform of a field, the `lift`'s.
 
     Graham and Ringler (2013), doi:10.1016/j.ocemod.2013.01.004; Frezat et al. (2022), doi:10.1029/2022MS003124.
-    Raises `ValueError` without `dt` (s), and at `init` on other than a torus.
+    Raises `ValueError` without `dt` (s), and at `init` on other than a torus and for waves that it does not resolve.
     """
 
     amplitude: Float[Array, ""] | Float[Array, " layer"] = param()
@@ -120,7 +119,7 @@ class GrahamRingler(AbstractClosure):
         self.dt, self.waves, self.name = time_step("GrahamRingler", dt), int(waves), name
 
     def init(self, fields, grid):
-        _check_torus("GrahamRingler", grid)
+        _check_wave("GrahamRingler", grid, self.waves, self.waves)
         return {"calls": jnp.zeros((), jnp.int32)}
 
     def __call__(self, fields, grid, memory, key):
@@ -207,3 +206,14 @@ def _angle(grid: Torus, m_x: int, m_y: int) -> Float[Array, "y x"]:
 def _check_torus(kind: str, grid: AbstractGrid):
     if not isinstance(grid, Torus):
         raise ValueError(f"{kind} is written for a doubly periodic grid; got {type(grid).__name__}")
+
+
+def _check_wave(kind: str, grid: AbstractGrid, m_x: int, m_y: int):
+    _check_torus(kind, grid)
+    if not (m_x or m_y):
+        raise ValueError("m_x = m_y = 0 is no wave: it would force the mean of the domain")
+    parts = 3 if grid.dealias == 2 / 3 else 2
+    for m, n in ((m_x, grid.n[1]), (m_y, grid.n[0])):
+        if not parts * abs(m) < n:
+            held = f"a grid of {n} modes with dealias={grid.dealias} holds |m| < {n}/{parts}"
+            raise ValueError(f"{kind} forces wave {m}, {held}; sampled on its points it would be another wave, or none")
