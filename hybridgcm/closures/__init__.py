@@ -10,6 +10,8 @@ from hybridgcm.closures.classical import BiharmonicBackscatter as BiharmonicBack
 from hybridgcm.closures.classical import GradientModel as GradientModel
 from hybridgcm.closures.classical import Hyperviscosity as Hyperviscosity
 from hybridgcm.closures.classical import Leith as Leith
+from hybridgcm.closures.classical import QGLeith as QGLeith
+from hybridgcm.closures.classical import ScaleAwareZannaBolton as ScaleAwareZannaBolton
 from hybridgcm.closures.classical import Smagorinsky as Smagorinsky
 from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
 from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
