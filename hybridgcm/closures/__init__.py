@@ -1,5 +1,6 @@
 """Forcings from resolved fields."""
 
+from hybridgcm.closures.backscatter import EnergyBackscatter as EnergyBackscatter
 from hybridgcm.closures.base import AbstractClosure as AbstractClosure
 from hybridgcm.closures.base import Cast as Cast
 from hybridgcm.closures.base import Every as Every
