@@ -29,3 +29,4 @@ from hybridgcm.closures.forcings import Sponge as Sponge
 from hybridgcm.closures.network import NetworkClosure as NetworkClosure
 from hybridgcm.closures.stochastic import AR1 as AR1
 from hybridgcm.closures.stochastic import SPPT as SPPT
+from hybridgcm.closures.symbolic import RossSymbolic as RossSymbolic
