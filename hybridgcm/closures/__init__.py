@@ -1,5 +1,6 @@
 """Forcings from resolved fields."""
 
+from hybridgcm.closures.backscatter import EnergyBackscatter as EnergyBackscatter
 from hybridgcm.closures.base import AbstractClosure as AbstractClosure
 from hybridgcm.closures.base import Cast as Cast
 from hybridgcm.closures.base import Every as Every
@@ -10,11 +11,15 @@ from hybridgcm.closures.classical import BiharmonicBackscatter as BiharmonicBack
 from hybridgcm.closures.classical import GradientModel as GradientModel
 from hybridgcm.closures.classical import Hyperviscosity as Hyperviscosity
 from hybridgcm.closures.classical import Leith as Leith
+from hybridgcm.closures.classical import QGLeith as QGLeith
+from hybridgcm.closures.classical import ScaleAwareZannaBolton as ScaleAwareZannaBolton
 from hybridgcm.closures.classical import Smagorinsky as Smagorinsky
 from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
 from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
 from hybridgcm.closures.constraints import Equivariant as Equivariant
 from hybridgcm.closures.constraints import FluxForm as FluxForm
+from hybridgcm.closures.dynamic import DynamicLeith as DynamicLeith
+from hybridgcm.closures.dynamic import DynamicSmagorinsky as DynamicSmagorinsky
 from hybridgcm.closures.failsafe import FailSafe as FailSafe
 from hybridgcm.closures.forcings import GrahamRingler as GrahamRingler
 from hybridgcm.closures.forcings import Kolmogorov as Kolmogorov
@@ -24,3 +29,4 @@ from hybridgcm.closures.forcings import Sponge as Sponge
 from hybridgcm.closures.network import NetworkClosure as NetworkClosure
 from hybridgcm.closures.stochastic import AR1 as AR1
 from hybridgcm.closures.stochastic import SPPT as SPPT
+from hybridgcm.closures.symbolic import RossSymbolic as RossSymbolic

@@ -29,9 +29,9 @@ class Smagorinsky(AbstractClosure):
         return None
 
     def __call__(self, fields, grid, memory, key):
-        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
+        u_x, u_y, v_x, v_y = velocity_gradient(fields, grid)
         twice_xy = u_y + v_x
-        nu = (self.constant * grid.spacing) ** 2 * _root(2 * (u_x**2 + v_y**2) + twice_xy**2)
+        nu = (self.constant * grid.spacing) ** 2 * root(2 * (u_x**2 + v_y**2) + twice_xy**2)
         return _stress_divergence(grid, 2 * nu * u_x, nu * twice_xy, 2 * nu * v_y), memory
 
 
@@ -55,8 +55,48 @@ class Leith(AbstractClosure):
 
     def __call__(self, fields, grid, memory, key):
         q_x, q_y = grid.gradient(grid.to_spectral(fields["q"]))
-        nu = (self.constant * grid.spacing) ** 3 * _root(q_x**2 + q_y**2)
+        nu = (self.constant * grid.spacing) ** 3 * root(q_x**2 + q_y**2)
         return {"q_hat": grid.divergence(nu * q_x, nu * q_y)}, memory
+
+
+class QGLeith(AbstractClosure):
+    """dq = div(ν ∇q), ν = (C Δ)³ |∇ζ + s|: Leith's viscosity of potential vorticity, its stretching part s limited.
+
+    s = ∇(q − ζ)/√(1 + (Bu |∇(q − ζ)|/|∇ζ|)²), ζ = ∂v/∂x − ∂u/∂y, Bu = (radius/Δ)²: stretching counts by what it can
+    be at the grid scale, |∇ζ|/Bu, so that thickness of large, resolved eddies does not make the viscosity. Goes to
+    Leith's two-dimensional viscosity for Bu → ∞ and to `Leith` for Bu → 0. Dissipates potential enstrophy at the
+    rate ⟨ν |∇q|²⟩ ≥ 0; conserves the mean of q.
+    Reads q (s⁻¹), u, v (m s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²).
+
+    Taken from Bachman et al. (2017), doi:10.1002/2016JC012265: one coefficient for vorticity and thickness, C = 1/π,
+    and the limit of stretching by the grid's Burger number (equation 55), here on the gradient and smooth. Left out:
+    the gradient of the divergence (Pearson et al. 2017, doi:10.1016/j.ocemod.2017.05.007) and the limit by the Rossby
+    number, both zero in quasi-geostrophic flow, and the gradients of the mean flow and of β: q is the anomaly.
+    Scale aware. C is meant for a model without other dissipation: beside pyqg's filter, 3000 steps of *eddy* at 64²
+    lose two thirds of their kinetic energy, as with `Leith`.
+    Trainable: `constant` C, `radius` (m, per layer), of layer i 1/√−Sᵢᵢ, S the equation's stretching.
+    Adds 9 transforms of a field per step.
+    """
+
+    radius: Float[Array, " layer"] | Float[Array, ""] = param()
+    constant: Float[Array, ""] = param(default=1 / np.pi)
+
+    def init(self, fields, grid):
+        layers = fields["q"].shape[0]
+        if self.radius.shape not in ((), (layers,)):
+            raise ValueError(f"QGLeith needs one radius or one per layer, {layers}; got shape {self.radius.shape}")
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        x, y = grid.gradient(jnp.stack([grid.to_spectral(fields["q"]), grid.curl(fields["u"], fields["v"])]))
+        stretching_x, stretching_y = x[0] - x[1], y[0] - y[1]
+        burger = (self.radius / grid.spacing).reshape(-1, 1, 1) ** 2
+        square = x[1] ** 2 + y[1] ** 2
+        # A quotient of roots: the derivative of a quotient of squares would overflow single precision in a slow flow.
+        limit = root(square) / root(square + burger**2 * (stretching_x**2 + stretching_y**2))
+        total = (x[1] + limit * stretching_x) ** 2 + (y[1] + limit * stretching_y) ** 2
+        nu = (self.constant * grid.spacing) ** 3 * root(total)
+        return {"q_hat": grid.divergence(nu * x[0], nu * y[0])}, memory
 
 
 class ZannaBolton(AbstractClosure):
@@ -68,9 +108,9 @@ class ZannaBolton(AbstractClosure):
     nothing of the buoyancy part of the subgrid forcing of q.
     Reads u, v (m s⁻¹); returns u, v (m s⁻²), both `[layer, y, x]`.
 
-    *Not* scale aware. The default κ (pyqg's) was fitted on Δ = 15.6 km (64² on 1000 km) with Gaussian-filtered
-    data (operator 2) and is about −1.15 (2Δ)²/24: for another spacing scale it by Δ², for operator 1 tune it, as the
-    amplitude of `Scaled` (a number near 1, which an optimiser can step).
+    *Not* scale aware (`ScaleAwareZannaBolton` is). The default κ (pyqg's) was fitted on Δ = 15.6 km (64² on 1000 km)
+    with Gaussian-filtered data (operator 2) and is about −1.15 (2Δ)²/24: for another spacing scale it by Δ², for
+    operator 1 tune it, as the amplitude of `Scaled` (a number near 1, which an optimiser can step).
     Zanna and Bolton (2020), doi:10.1029/2020GL088376, equation 6; Ross et al. (2023), doi:10.1029/2022MS003258.
     Adds 14 transforms of a field per step, those of `lift` included (13 from 128² on).
     """
@@ -81,12 +121,33 @@ class ZannaBolton(AbstractClosure):
         return None
 
     def __call__(self, fields, grid, memory, key):
-        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
-        vorticity, shear, stretch = v_x - u_y, v_x + u_y, u_x - v_y
-        trace = (vorticity**2 + shear**2 + stretch**2) / 2
-        skew, cross = vorticity * shear, vorticity * stretch
-        kappa = self.kappa
-        return _stress_divergence(grid, kappa * (trace - skew), kappa * cross, kappa * (trace + skew)), memory
+        return _stress_divergence(grid, *_zanna_bolton(self.kappa, fields, grid)), memory
+
+
+class ScaleAwareZannaBolton(AbstractClosure):
+    """The stress of `ZannaBolton` with κ = −γ Δ², filtered by exp(−κ²(C Δ)²/24) (κ here the wave number).
+
+    Δ the grid spacing: one γ for all resolutions. The filter takes away the noise near the grid scale that the stress
+    makes; it costs the exact neutrality of `ZannaBolton`: what is left puts energy into large scales. C = 0 is no
+    filter; C² = 6 is one pass of the weights 1/4, 1/2, 1/4 each way, to second order in wave number; default four.
+    Reads u, v (m s⁻¹); returns u, v (m s⁻²), both `[layer, y, x]`. Conserves momentum.
+
+    Perezhogin et al. (2024), doi:10.1029/2023MS004104, whose stress is smoothed ("ZB-Smooth"); γ = .5 is the default
+    of MOM6, which names .5 to 2.5. The κ of `ZannaBolton` is γ = .19 at its spacing, unfiltered. Their attenuation
+    where the flow is not geostrophic (Klöwer et al. 2018, doi:10.1016/j.ocemod.2018.09.006) has no place here.
+    Adds 14 transforms of a field per step, those of `lift` included (13 from 128² on).
+    """
+
+    gamma: Float[Array, ""] = param(default=0.5)
+    width: Float[Array, ""] = param(default=24**0.5)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        stress = _zanna_bolton(-self.gamma * grid.spacing**2, fields, grid)
+        factor = jnp.exp(grid.eigenvalues * (self.width * grid.spacing) ** 2 / 24)
+        return _stress_divergence(grid, *stress, factor), memory
 
 
 class BiharmonicBackscatter(AbstractClosure):
@@ -129,10 +190,10 @@ class BiharmonicBackscatter(AbstractClosure):
         return None
 
     def __call__(self, fields, grid, memory, key):
-        u_x, u_y, v_x, v_y = _velocity_gradient(fields, grid)
+        u_x, u_y, v_x, v_y = velocity_gradient(fields, grid)
         vorticity = v_x - u_y
         roughness_hat = grid.laplacian(grid.to_spectral(vorticity))
-        nu = (self.smagorinsky * grid.spacing) ** 2 * _root(2 * (u_x**2 + v_y**2) + (u_y + v_x) ** 2)
+        nu = (self.smagorinsky * grid.spacing) ** 2 * root(2 * (u_x**2 + v_y**2) + (u_y + v_x) ** 2)
         flux = nu * grid.spacing**2 * grid.to_grid(roughness_hat)
         # Moving Laplacians from ψ to ζ turns ⟨ψ dissipation⟩ / ⟨ψ ∇⁴ψ⟩ into grid means of ζ: no transform of ψ.
         square = self._mean(grid, vorticity**2)
@@ -192,19 +253,32 @@ class Hyperviscosity(AbstractClosure):
         return {"q_hat": scale(-rate, grid.to_spectral(fields["q"]))}, memory
 
 
-def _velocity_gradient(fields: Fields, grid: AbstractGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
+def velocity_gradient(fields: Fields, grid: AbstractGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
     """(∂u/∂x, ∂u/∂y, ∂v/∂x, ∂v/∂y) on the grid, s⁻¹, in one batched transform each way."""
     x, y = grid.gradient(grid.to_spectral(jnp.stack([fields["u"], fields["v"]])))
     return x[0], y[0], x[1], y[1]
 
 
-def _stress_divergence(grid: AbstractGrid, xx: OnGrid, xy: OnGrid, yy: OnGrid) -> Fields:
-    """Momentum forcing ∂x τxx + ∂y τxy, ∂x τxy + ∂y τyy of a symmetric stress, brought back in one batch."""
+def _zanna_bolton(kappa: Array, fields: Fields, grid: AbstractGrid) -> tuple[OnGrid, OnGrid, OnGrid]:
+    """Stress (τxx, τxy, τyy) = κ (E − ζD, ζG, E + ζD), m² s⁻²."""
+    u_x, u_y, v_x, v_y = velocity_gradient(fields, grid)
+    vorticity, shear, stretch = v_x - u_y, v_x + u_y, u_x - v_y
+    trace = (vorticity**2 + shear**2 + stretch**2) / 2
+    skew, cross = vorticity * shear, vorticity * stretch
+    return kappa * (trace - skew), kappa * cross, kappa * (trace + skew)
+
+
+def _stress_divergence(grid: AbstractGrid, xx: OnGrid, xy: OnGrid, yy: OnGrid, factor: Array | None = None) -> Fields:
+    """Momentum forcing ∂x τxx + ∂y τxy, ∂x τxy + ∂y τyy of a symmetric stress, brought back in one batch.
+
+    `factor`: a filter of the stress, per mode.
+    """
     # Two calls, not one on a stack: no slower where a grid batches, and where it does not XLA merges τxy's transform.
-    forcing = grid.to_grid(jnp.stack([grid.divergence(xx, xy), grid.divergence(xy, yy)]))
+    hats = jnp.stack([grid.divergence(xx, xy), grid.divergence(xy, yy)])
+    forcing = grid.to_grid(hats if factor is None else scale(factor, hats))
     return {"u": forcing[0], "v": forcing[1]}
 
 
-def _root(square: OnGrid) -> OnGrid:
+def root(square: Array) -> Array:
     """√square with a zero, not infinite, derivative where the flow is at rest."""
     return jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
