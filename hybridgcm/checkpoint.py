@@ -27,6 +27,7 @@ from hybridgcm.fingerprint import (
     walk,
 )
 from hybridgcm.models import AbstractModel, State
+from hybridgcm.preemption import stop_if_asked
 from hybridgcm.rollout import stream, view
 
 _MAGIC = b"hybridgcm saved tree 1\n"
@@ -251,6 +252,7 @@ def resumable_rollout(
     `callback(state, frames)` sees every chunk once its output is on disk, and again those that a resumed run repeats.
     `attrs`, `dimensions` and `coordinates` are those of `open_store`, `courant` and `progress` those of `stream`.
 
+    Inside `preemption.preemptible()`, SIGTERM ends it after the chunk that it is at, with exit code 75.
     Raises `FolderInUse` if another process works in the folder; `FingerprintMismatch` if model, initial state,
     output functions, code, library versions or device are not those that it was begun with (`allow=True` goes on
     all the same); `FileExistsError` for output without a checkpoint; `BlewUp` as `stream`, earlier output kept.
@@ -278,6 +280,8 @@ def resumable_rollout(
         else:
             state = found[1]
         left = first + steps - int(state.step)
+        if left:
+            stop_if_asked(f"at step {int(state.step)}, in {folder}")
         options = {"every": every, "chunk": chunk, "save": save, "mean": mean, "courant": courant, "progress": progress}
         chunks = stream(model, state, left, **options) if left else ()
         for state, frames in chunks:
@@ -285,4 +289,6 @@ def resumable_rollout(
             if callback is not None:
                 callback(state, frames)
             checkpoints.save(int(state.step), state, {"records": store.records})
+            if int(state.step) < first + steps:
+                stop_if_asked(f"at step {int(state.step)}, in {folder}")
     return state

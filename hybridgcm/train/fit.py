@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from hybridgcm.data import check_finite
 from hybridgcm.models import AbstractModel
+from hybridgcm.preemption import asked, stop_if_asked
 
 
 class TrainingFailed(RuntimeError):
@@ -57,7 +58,8 @@ def fit(
     - `optimiser`: any `optax.GradientTransformation`.
     - `callback(step, model, record)` runs on the host after every step, also after those that a resumed run repeats.
     - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
-      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit.
+      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit. Inside
+      `preemption.preemptible()`, SIGTERM saves after the step that it is at and ends the process with code 75.
     - `progress` labels a bar with the loss.
 
     Raises `ValueError` if `where` selects nothing that can be trained, for complex weights, and for a batch with
@@ -81,8 +83,10 @@ def fit(
             if callback is not None:
                 callback(index, eqx.combine(trainable, frozen), log[-1])
             _check_progress(log, patience, eqx.combine(trainable, frozen))
-            if checkpoints is not None and (len(log) % every == 0 or len(log) == len(batches)):
+            if checkpoints is not None and (len(log) % every == 0 or len(log) == len(batches) or asked()):
                 checkpoints.save(len(log), (trainable, state), {"log": log, **identity})
+                if len(log) < len(batches):
+                    stop_if_asked(f"at batch {len(log)}, in {checkpoints.folder}")
             bar.update(1)
             bar.set_postfix_str(f"loss {loss:.3g}", refresh=False)
     finally:
