@@ -180,8 +180,7 @@ def test_rungs_that_do_not_fit_the_records_and_other_rungs_in_a_detour_are_refus
     with pytest.raises(ValueError, match="divide dt = 3600 s by a whole number; got 2400 s"):
         run(stiff(), 600, [], rungs=(third,))
     events, flow = [], stiff()
-    for state, _ in climb(flow, flow.encode(START), 600, events, every=2, chunk=3, hold=4):
-        if events:
-            break
+    chunks = climb(flow, flow.encode(START), 600, events, every=2, chunk=3, hold=4)
+    state = next(state for state, _ in chunks if events)
     with pytest.raises(ValueError, match=r"a detour by \['halve_dt'\], the rungs now begin with \['perturb'\]"):
         list(climb(stiff(), state, 600, events, every=2, chunk=3, rungs=(perturb,)))
