@@ -45,6 +45,7 @@ from hybridgcm.steppers import AbstractStepper as AbstractStepper
 from hybridgcm.steppers import Filtered as Filtered
 from hybridgcm.steppers import SemiImplicitLeapfrog as SemiImplicitLeapfrog
 from hybridgcm.steppers import exponential_filter as exponential_filter
+from hybridgcm.train import eki as eki
 from hybridgcm.train import fit as fit
 from hybridgcm.train import offline as offline
 from hybridgcm.train import online as online
