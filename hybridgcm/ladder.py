@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from hybridgcm.closures.base import AbstractClosure, Every
 from hybridgcm.files import atomic
 from hybridgcm.models import Model, State
 from hybridgcm.rollout import BlewUp, stream
@@ -20,8 +22,15 @@ Rung = Callable[[Model, State], tuple[Model, State]]
 
 
 def halve_dt(model: Model, state: State) -> tuple[Model, State]:
-    """Half the time step; a frame then takes twice the steps, so that records stay where they were."""
-    return dataclasses.replace(model, dt=model.dt / 2), state
+    """Half the time step; a frame then takes twice the steps, so that records stay where they were.
+
+    A closure that was made for a time step (noise, a clock) is called at every second step and held in between.
+    """
+    closure = model.closure
+    made_for_a_step = lambda part: isinstance(part, AbstractClosure) and hasattr(part, "dt")
+    if any(map(made_for_a_step, jax.tree.leaves(closure, is_leaf=made_for_a_step))):
+        closure = Every(closure, 2)
+    return dataclasses.replace(model, dt=model.dt / 2, closure=closure), state
 
 
 def stronger_filter(model: Model, state: State) -> tuple[Model, State]:
@@ -116,8 +125,8 @@ def climb(
 def adapt(state: State, old: Model, new: Model) -> State:
     """The state of the same moment for another model.
 
-    Steps are counted in the new dt; history and closure memory are kept where stepper, dt and closure are the same,
-    else as at a start.
+    Steps are counted in the new dt; history and closure memory are kept where stepper, dt and closure are the same
+    (`Every` put around a closure or taken off counts as the same), else as at a start.
     """
     if old.dt != new.dt or not eqx.tree_equal(old.stepper, new.stepper):
         step = jnp.asarray(round(int(state.step) * old.dt / new.dt), state.step.dtype)
@@ -125,6 +134,10 @@ def adapt(state: State, old: Model, new: Model) -> State:
     if not eqx.tree_equal(old.closure, new.closure):
         grid, closure = new.equation.grid, new.closure
         memory = None if closure is None else closure.init(new.equation.view(state.y), grid)
+        if isinstance(closure, Every) and eqx.tree_equal(closure.inner, old.closure):
+            memory = memory | {"inner": state.memory}
+        elif isinstance(old.closure, Every) and eqx.tree_equal(old.closure.inner, closure):
+            memory = state.memory["inner"]
         state = State(state.y, state.step, state.past, memory, state.key)
     return state
 

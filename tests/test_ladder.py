@@ -163,6 +163,14 @@ def test_a_flow_made_three_times_faster_in_mid_run_stops_within_a_chunk_or_goes_
     assert all(event["field"] == "Courant number" and event["value"] > limit for event in events)
 
 
+def test_a_closure_with_a_clock_keeps_its_time_in_a_detour_of_half_steps():
+    flow, events = model(hg.closures.GrahamRingler(dt=3600.0), U=1.5), []
+    limit = 0.9 * float(flow.courant(flow.encode(START)))
+    chunks = run(flow, 24, events, courant=limit)
+    assert events and set(names(events)) == {"halve_dt"}
+    assert [int(state.memory["calls"]) for state, _ in chunks] == [6, 12, 18, 24]
+
+
 def test_the_perturbation_is_small_repeatable_and_keeps_means():
     flow = model()
     state = flow.encode(START, jr.key(1))

@@ -47,20 +47,11 @@ def main():
                 rates[name].append(count * STEPS / seconds)
                 busy[name].append((time.process_time() - spent) / seconds)
     found = {name: round(statistics.median(values)) for name, values in rates.items()}
-    cores = {name: round(statistics.median(values), 2) for name, values in busy.items()}
+    cores = {name: [round(value, 2) for value in values] for name, values in busy.items()}
     ratios = [b / a for a, b in zip(rates["one"], rates["ensemble"])]
     about = {"members": COUNT, "devices": DEVICES, "points": POINTS, "cores": os.cpu_count(), "jax": jax.__version__}
-    print(
-        json.dumps(
-            about
-            | {
-                "steps/s": found,
-                "cores used": cores,
-                "ratio": statistics.median(ratios),
-                "ratios": [round(r, 2) for r in ratios],
-            }
-        )
-    )
+    about |= {"steps/s": found, "ratio": round(statistics.median(ratios), 2)}
+    print(json.dumps(about | {"ratios": [round(r, 2) for r in ratios], "cores used": cores}))
 
 
 if __name__ == "__main__":
