@@ -21,6 +21,7 @@ from hybridgcm.closures import Smagorinsky as Smagorinsky
 from hybridgcm.closures import Sum as Sum
 from hybridgcm.closures import ZannaBolton as ZannaBolton
 from hybridgcm.data import read_store as read_store
+from hybridgcm.emulators import Emulator as Emulator
 from hybridgcm.equations import AbstractEquation as AbstractEquation
 from hybridgcm.equations import QuasiGeostrophic as QuasiGeostrophic
 from hybridgcm.equations import ShallowWater as ShallowWater
