@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridgcm.closures.base import AbstractClosure, Every
 from hybridgcm.files import atomic
-from hybridgcm.models import Model, State
+from hybridgcm.models import AbstractModel, Model, State
 from hybridgcm.rollout import BlewUp, stream
 from hybridgcm.steppers import Filtered, exponential_filter
 
@@ -62,7 +62,7 @@ RELAPSE = 10
 
 
 def climb(
-    model: Model,
+    model: AbstractModel,
     state: State,
     steps: int,
     events: list[dict],
@@ -83,6 +83,7 @@ def climb(
     memory if the closure was off. `events` is appended to, one dict per attempt, and read to go on in the midst of a
     detour: a run that is resumed from (state, events) is that of one go.
 
+    Rungs are for a `Model`; without them any model will do.
     Raises `BlewUp`, with the report as a note, when all rungs have failed at one chunk (at once if there are none),
     and `ValueError` for a rung whose time step does not divide that of the model.
     """
