@@ -59,6 +59,7 @@ class Run:
         """
         from hybridgcm.files import atomic, claim
         from hybridgcm.fingerprint import code_version
+        from hybridgcm.preemption import stop_if_asked
 
         known = {key: _identity(key, value) for key, value in inputs.items()}
         text = json.dumps({"stage": name, "inputs": known, "code": code_version()}, sort_keys=True)
@@ -73,6 +74,7 @@ class Run:
             warnings.warn(
                 f"stage {name}: {', '.join(changed)} changed since; moved to {aside}, building anew", stacklevel=2
             )
+        stop_if_asked(f"before stage {name}")
         print(f"[{name}] {'continues' if folder.exists() else 'starts'}", flush=True)
         start = time.monotonic()
         with claim(folder):

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from hybridgcm.data import open_store
 from hybridgcm.files import atomic, claim, sweep
 from hybridgcm.fingerprint import (
+    compare_trees,
     describe,
     difference,
     digest,
@@ -26,11 +26,12 @@ from hybridgcm.fingerprint import (
     versions,
     walk,
 )
+from hybridgcm.ladder import Rung, climb, write_report
 from hybridgcm.models import AbstractModel, State
-from hybridgcm.rollout import stream, view
+from hybridgcm.preemption import stop_if_asked
+from hybridgcm.rollout import count_frames, view
 
 _MAGIC = b"hybridgcm saved tree 1\n"
-_REMEDY = "Build `like` from the class and settings that were saved (read_meta shows what was noted with them)."
 
 
 class CorruptFile(RuntimeError):
@@ -186,7 +187,7 @@ def _read(path) -> tuple[dict, memoryview]:
 
 def _rebuild(path, header: dict, body: memoryview, like):
     nodes, entries = list(walk(like)), header["tree"]
-    _compare_trees(path, nodes, entries)
+    compare_trees(path, nodes, entries)
     leaves, offset = [], 0
     try:
         for (_, _, leaf), entry in zip(nodes, entries, strict=True):
@@ -214,18 +215,6 @@ def _restore(like, entry: dict, data: memoryview):
     return array if isinstance(like, np.ndarray) else jnp.array(array)
 
 
-def _compare_trees(path, nodes: list, entries: list):
-    saved = [(entry["path"], entry["kind"]) for entry in entries]
-    expected = [(where, kind) for where, kind, _ in nodes]
-    for ours, theirs in zip_longest(expected, saved, fillvalue=("the end", "nothing")):
-        if ours != theirs:
-            if ours[0] == theirs[0]:
-                what = f"at {ours[0]}, expected {ours[1]}, the file has {theirs[1]}"
-            else:
-                what = f"expected {ours[0]} ({ours[1]}) next, the file has {theirs[0]} ({theirs[1]})"
-            raise ValueError(f"{path} holds another tree: {what}. {_REMEDY}")
-
-
 def resumable_rollout(
     model: AbstractModel,
     state: State,
@@ -242,6 +231,8 @@ def resumable_rollout(
     coordinates: Mapping | None = None,
     courant: float = 1.0,
     progress: str | None = None,
+    rungs: Sequence[Rung] = (),
+    hold: int = 1,
     allow: bool = False,
 ) -> State:
     """The state `steps` steps after `state`, with the frames of `stream` in `folder/output.zarr`.
@@ -251,6 +242,8 @@ def resumable_rollout(
     `callback(state, frames)` sees every chunk once its output is on disk, and again those that a resumed run repeats.
     `attrs`, `dimensions` and `coordinates` are those of `open_store`, `courant` and `progress` those of `stream`.
 
+    With `rungs` (`ladder.RUNGS`) a blow-up is met as `ladder.climb` says; `ladder.json` and `.txt` tell what was done.
+    Inside `preemption.preemptible()`, SIGTERM ends it after the chunk that it is at, with exit code 75.
     Raises `FolderInUse` if another process works in the folder; `FingerprintMismatch` if model, initial state,
     output functions, code, library versions or device are not those that it was begun with (`allow=True` goes on
     all the same); `FileExistsError` for output without a checkpoint; `BlewUp` as `stream`, earlier output kept.
@@ -258,11 +251,7 @@ def resumable_rollout(
     about = {"model": digest(model), "start": digest(state), "every": every}
     about |= {"save": describe(save), "mean": describe(mean)}
     first, folder = int(state.step), Path(folder)
-    if steps < 1 or every < 1 or steps % every or chunk < 1 or (steps // every) % chunk:
-        raise ValueError(
-            f"every={every} must divide steps={steps}, and chunk={chunk} the {steps // max(every, 1)} frames"
-        )
-    time = (first + every * np.arange(1, steps // every + 1)) * model.dt
+    time = (first + every * np.arange(1, count_frames(steps, every, chunk) + 1)) * model.dt
     with claim(folder):
         checkpoints = Checkpoints(folder / "checkpoints", fingerprint=about, allow=allow)
         found = checkpoints.latest(state)
@@ -270,19 +259,32 @@ def resumable_rollout(
             raise ValueError(f"{folder} is already at step {found[0]}, beyond the {first + steps} asked for")
         keep = None if found is None else found[2]["records"]
         grid = (model.equation if hasattr(model, "equation") else model).grid
-        store = open_store(
-            folder / "output.zarr", grid, time, keep=keep, attrs=attrs, dimensions=dimensions, coordinates=coordinates
-        )
+        cf = {"attrs": attrs, "dimensions": dimensions, "coordinates": coordinates}
+        store = open_store(folder / "output.zarr", grid, time, keep=keep, **cf)
         if found is None:  # from here on, output without a checkpoint is not ours
             checkpoints.save(first, state, {"records": 0})
         else:
             state = found[1]
-        left = first + steps - int(state.step)
+        events = [] if found is None else found[2].get("events", [])
         options = {"every": every, "chunk": chunk, "save": save, "mean": mean, "courant": courant, "progress": progress}
-        chunks = stream(model, state, left, **options) if left else ()
-        for state, frames in chunks:
-            store.append(frames)
-            if callback is not None:
-                callback(state, frames)
-            checkpoints.save(int(state.step), state, {"records": store.records})
+        left = first + steps - int(state.step)
+        if left:
+            stop_if_asked(f"at step {int(state.step)}, in {folder}")
+        chunks = climb(model, state, left, events, rungs=rungs, hold=hold, **options)
+        try:
+            return _write(chunks, state, left, store, checkpoints, events, callback)
+        finally:
+            write_report(folder, events, model.dt)
+
+
+def _write(chunks, state: State, left: int, store, checkpoints: Checkpoints, events: list, callback) -> State:
+    """Output and a checkpoint of every chunk; the last state."""
+    last = int(state.step) + left
+    for state, frames in chunks:  # noqa: B020
+        store.append(frames)
+        if callback is not None:
+            callback(state, frames)
+        checkpoints.save(int(state.step), state, {"records": store.records, "events": events})
+        if int(state.step) < last:
+            stop_if_asked(f"at step {int(state.step)}, in {checkpoints.folder.parent}")
     return state

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,22 @@ def difference(old: Mapping, new: Mapping) -> str:
     """One line `name: old -> new` for every entry in which two flat dicts differ; empty if none."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "\n".join(f"  {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in names)
+
+
+def compare_trees(path, nodes: list, entries: list):
+    """Raise `ValueError` at the first node of a tree (see `walk`) that is not what the header of a file says."""
+    saved = [(entry["path"], entry["kind"]) for entry in entries]
+    expected = [(where, kind) for where, kind, _ in nodes]
+    for ours, theirs in itertools.zip_longest(expected, saved, fillvalue=("the end", "nothing")):
+        if ours != theirs:
+            if ours[0] == theirs[0]:
+                what = f"at {ours[0]}, expected {ours[1]}, the file has {theirs[1]}"
+            else:
+                what = f"expected {ours[0]} ({ours[1]}) next, the file has {theirs[0]} ({theirs[1]})"
+            raise ValueError(
+                f"{path} holds another tree: {what}. Build `like` from the class and settings that were saved "
+                "(read_meta shows what was noted with them)."
+            )
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def rollout(
     Not jitted itself: wrap it in `eqx.filter_jit`, `eqx.filter_grad` or `eqx.filter_vmap`. Raises `ValueError`
     if `every` does not divide `steps`, or `chunk` the frames.
     """
-    frames = _frames(steps, every, chunk)
+    frames = count_frames(steps, every, chunk)
 
     def advance(carry, index):
         state, average = carry
@@ -109,7 +109,7 @@ def stream(
 
     Output, restart and early stop are the caller's loop body. Raises `ValueError` as `rollout` does.
     """
-    frames = _frames(steps, every, chunk)
+    frames = count_frames(steps, every, chunk)
     bar = _Bar(progress, steps, model.dt) if progress else None
     size = chunk * every
     first = int(state.step)
@@ -134,7 +134,8 @@ def stream(
             bar.close()
 
 
-def _frames(steps: int, every: int, chunk: int | None) -> int:
+def count_frames(steps: int, every: int, chunk: int | None) -> int:
+    """steps/every. Raises `ValueError` if that is no whole number, or no multiple of `chunk`."""
     if steps < 1 or every < 1 or steps % every:
         raise ValueError(f"every={every} must divide steps={steps}, both positive")
     frames = steps // every

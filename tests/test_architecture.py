@@ -27,9 +27,9 @@ LAYERS = {
 """What each module or folder may import besides itself. Every other module stands above `rollout`."""
 HOMES = {
     "optax": {"train"},
-    "xarray": {"data"},
-    "zarr": {"data"},
-    "netCDF4": {"data"},
+    "xarray": {"data", "inputs"},
+    "zarr": {"data", "inputs"},
+    "netCDF4": {"data", "inputs"},
     "matplotlib": {"plot"},
     "cmocean": {"plot"},
     "PIL": {"plot"},

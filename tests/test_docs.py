@@ -11,6 +11,7 @@ import pytest
 import hybridgcm
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [page for page in sorted((README.parent / "docs").glob("*.md")) if "```python" in page.read_text()]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(hybridgcm.__path__, "hybridgcm."))
 
 
@@ -27,6 +28,14 @@ def test_the_code_of_the_readme_runs_in_order(tmp_path, monkeypatch):
     assert found, "the README shows no Python"
     for line, code in found:
         exec(compile("\n" * line + code, str(README), "exec"), names)  # tracebacks name the README's line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_the_pages_runs_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    for line, code in blocks(page.read_text()):
+        exec(compile("\n" * line + code, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("name", ["hybridgcm", *MODULES])

@@ -4,8 +4,8 @@
 
 Presets: `laptop` (default, ten minutes on two cores), `smoke` (a minute, meaningless numbers), `standard` (ten
 members, three seeds, the Guillaumin–Zanna network: for a GPU). Stages are kept by content in FOLDER/stages: the same
-command goes on after a kill, and a changed setting redoes what depends on it. Results: report.html, metrics.json,
-climates/*.nc, closures/*.ckpt.
+command goes on after a kill or SIGTERM (exit code 75), and a changed setting redoes what depends on it. Results:
+report.html, metrics.json, climates/*.nc, closures/*.ckpt.
 """
 
 import sys
@@ -25,7 +25,9 @@ SCHEDULE = ("spin_up", "learn", "climate", "snapshot", "frame")
 def main(argv=None) -> Path:
     """Run what is missing and return the path of the report."""
     config, folder = configure(PRESETS, argv, out="runs/closure")
-    with Run(folder, config) as run:
+    from hybridgcm.preemption import preemptible
+
+    with preemptible(), Run(folder, config) as run:
         models, truths, tunings, trainings = learn(run)
         climates = free_runs(run, models)
         from experiments.closure import scores
@@ -144,7 +146,11 @@ def parallel(workers: int, jobs: dict) -> dict:
 
     with ThreadPoolExecutor(workers) as pool:
         futures = {name: pool.submit(job) for name, job in jobs.items()}
-        return {name: future.result() for name, future in futures.items()}
+        try:
+            return {name: future.result() for name, future in futures.items()}
+        except BaseException:  # what waits need not start; what runs ends at its next checkpoint if that was asked
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _free_run(config, closure, member, steps, folder):

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from hybridgcm.data import check_finite
 from hybridgcm.models import AbstractModel
+from hybridgcm.preemption import asked, stop_if_asked
 
 
 class TrainingFailed(RuntimeError):
@@ -59,7 +60,8 @@ def fit(
       If it returns True training ends there. What it keeps under `callback.memory`, a tree of arrays and numbers, is
       saved with the checkpoints and given back on resume. See `train.callbacks`.
     - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
-      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit.
+      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit. Inside
+      `preemption.preemptible()`, SIGTERM saves after the step that it is at and ends the process with code 75.
     - `progress` labels a bar with the loss.
 
     Raises `ValueError` if `where` selects nothing that can be trained, for complex weights, and for a batch with
@@ -170,10 +172,12 @@ class _Saved:
         return tree, list(meta["log"]), meta["ended"]
 
     def save(self, tree, log: list[dict], ended: bool):
-        """Save the tree if it is time."""
-        due = ended or len(log) % self.every == 0 or len(log) == self.batches
-        if self.checkpoints is not None and due:
+        """Save the tree if it is time, or if this process is to stop; then it does."""
+        last = ended or len(log) == self.batches
+        if self.checkpoints is not None and (last or len(log) % self.every == 0 or asked()):
             self.checkpoints.save(len(log), (tree, self._memory()), {"log": log, "ended": ended, **self.identity})
+            if not last:
+                stop_if_asked(f"at batch {len(log)}, in {self.checkpoints.folder}")
 
     def _memory(self):
         return getattr(self.callback, "memory", None)
