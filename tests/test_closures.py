@@ -49,7 +49,7 @@ CLOSURES = {
     "ScaleAwareZannaBolton": lambda: closures.ScaleAwareZannaBolton(0.1, 1.0),
     "DynamicSmagorinsky": lambda: hg.Scaled(closures.DynamicSmagorinsky(1.5), 0.8),
     "DynamicLeith": lambda: hg.Scaled(closures.DynamicLeith(1.5), 0.8),
-    "EnergyBackscatter": lambda: closures.EnergyBackscatter(3600.0, 0.3, 0.1, start=1e-3, U=(0.025, 0.0)),
+    "EnergyBackscatter": lambda: closures.EnergyBackscatter(0.3, 0.1, start=1e-3, U=(0.025, 0.0), dt=3600.0),
     "RossSymbolic": closures.RossSymbolic,
     "RingForcing": lambda: closures.RingForcing(1e-9, wavenumber=2.5e-5, width=5e-6, dt=3600.0),
     "Kolmogorov": lambda: closures.Kolmogorov((2e-12, 2e-13), 0.3),

@@ -33,27 +33,27 @@ def some_energy():
 def test_energy_of_flow_and_subgrid_scales_changes_by_the_known_sink_alone(tau):
     e = some_energy()
     for seed in range(3):
-        closure = EnergyBackscatter(DT, 0.3, 0.2, tau=tau, U=(0.025, 0.0))
+        closure = EnergyBackscatter(0.3, 0.2, tau=tau, U=(0.025, 0.0), dt=DT)
         flow, new = advance(closure, state(seed), e)
         subgrid, sink = (GRID.mean(new) - GRID.mean(e)) / DT, GRID.mean(new) / tau
-        turnover = -advance(EnergyBackscatter(DT, 0.3, 0.0), state(seed), e)[0]
+        turnover = -advance(EnergyBackscatter(0.3, 0.0, dt=DT), state(seed), e)[0]
         assert jnp.all(turnover > 0)
         assert jnp.all(jnp.abs(flow + subgrid + sink) < 1e-10 * (turnover + sink)), (flow, subgrid, sink)
 
 
 def test_viscosity_takes_and_backscatter_gives():
     e = some_energy()
-    loss, grown = advance(EnergyBackscatter(DT, 0.3, 0.0, tau=1e30), state(), e)
-    gain, spent = advance(EnergyBackscatter(DT, 0.0, 0.2, tau=1e30), state(), e)
+    loss, grown = advance(EnergyBackscatter(0.3, 0.0, tau=1e30, dt=DT), state(), e)
+    gain, spent = advance(EnergyBackscatter(0.0, 0.2, tau=1e30, dt=DT), state(), e)
     assert jnp.all(loss < 0) and jnp.all(GRID.mean(grown) > GRID.mean(e))
     assert jnp.all(gain > 0) and jnp.all(GRID.mean(spent) < GRID.mean(e))
-    nothing, _ = advance(EnergyBackscatter(DT, 0.0, 0.2), state(), 0 * e)
+    nothing, _ = advance(EnergyBackscatter(0.0, 0.2, dt=DT), state(), 0 * e)
     assert jnp.all(jnp.abs(nothing) < 1e-12 * gain), "without subgrid energy nothing comes back"
 
 
 def test_backscatter_is_the_published_one_for_a_short_step():
     e, short = some_energy(), 1e-3
-    gain, _ = advance(EnergyBackscatter(short, 0.0, 0.2), state(), e)
+    gain, _ = advance(EnergyBackscatter(0.0, 0.2, dt=short), state(), e)
     fields = FLOW.view(state())
     zeta = GRID.to_grid(GRID.curl(fields["u"], fields["v"]))
     assert error(gain, GRID.mean(0.2 * GRID.spacing * jnp.sqrt(2 * e) * zeta**2)) < 1e-5
@@ -61,14 +61,14 @@ def test_backscatter_is_the_published_one_for_a_short_step():
 
 def test_no_step_returns_more_than_there_is():
     e = some_energy() * 1e-6
-    gain, _ = advance(EnergyBackscatter(DT, 0.0, 100.0), state(), e)
+    gain, _ = advance(EnergyBackscatter(0.0, 100.0, dt=DT), state(), e)
     share = gain * DT / GRID.mean(e)
     assert jnp.all((share > 0.9) & (share < 1)), share
 
 
 def test_subgrid_energy_moves_with_the_mean_flow_spreads_and_decays():
     tau, U = 1e6, 0.4
-    closure = EnergyBackscatter(DT, 0.2, 0.1, 0.5, tau, U=U)
+    closure = EnergyBackscatter(0.2, 0.1, diffusion=0.5, tau=tau, U=U, dt=DT)
     rest = {name: jnp.zeros((2, *GRID.shape)) for name in ("q", "u", "v", "psi")}
     k = 2 * np.pi * 3 / 1e6
     shape = np.broadcast_to(wave(GRID, 3, 0), (2, *GRID.shape))
@@ -80,7 +80,7 @@ def test_subgrid_energy_moves_with_the_mean_flow_spreads_and_decays():
 
 
 def test_quarter_turn_of_the_flow_turns_forcing_and_memory():
-    closure, e, given = EnergyBackscatter(DT, 0.3, 0.2), some_energy(), FLOW.view(state())
+    closure, e, given = EnergyBackscatter(0.3, 0.2, dt=DT), some_energy(), FLOW.view(state())
     turn = lambda a: jnp.rot90(a, 1, (-2, -1))  # clockwise, y counted upward
     turned = {"u": turn(given["v"]), "v": -turn(given["u"])}
     forcing, new = closure(given, GRID, e, jr.key(0))
@@ -93,7 +93,7 @@ def test_two_thousand_steps_of_eddies_in_single_precision():
     grid = hg.Torus(64, 1e6, dealias=None)
     flow, filtered = hg.QuasiGeostrophic.two_layer(grid), hg.Filtered(hg.AB3(), hg.exponential_filter(grid))
     energies = {}
-    for name, closure in (("none", None), ("backscatter", EnergyBackscatter(DT, U=(0.025, 0.0)))):
+    for name, closure in (("none", None), ("backscatter", EnergyBackscatter(U=(0.025, 0.0), dt=DT))):
         model = hg.Model(flow, filtered, closure, dt=DT)
         end = run(model, model.encode({"q": eddies(grid, 2, (8e-6, 1e-6), peak=6.0)}), 2000)
         energies[name] = float(jax.jit(diagnostics.energy)(model, end))
@@ -101,6 +101,10 @@ def test_two_thousand_steps_of_eddies_in_single_precision():
     assert 0 < float(end.memory[0].mean()) < 10 * energies["none"]
 
 
-def test_time_step_must_be_positive():
-    with pytest.raises(ValueError, match="model's time step"):
-        EnergyBackscatter(0.0)
+def test_time_step_and_mean_flow_must_fit():
+    with pytest.raises(ValueError, match="needs dt"):
+        EnergyBackscatter()
+    with pytest.raises(ValueError, match="was made for steps of 60.0 s"):
+        hg.Model(FLOW, hg.AB3(), EnergyBackscatter(dt=60.0), dt=DT)
+    with pytest.raises(ValueError, match="3 mean flows for 2 layers"):
+        EnergyBackscatter(U=(1.0, 2.0, 3.0), dt=DT).init(FLOW.view(state()), GRID)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import param
-from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.closures.base import AbstractClosure, layers_of, per_layer, time_step
 from hybridgcm.closures.classical import root
 from hybridgcm.grids.base import scale
 
@@ -21,29 +21,33 @@ class EnergyBackscatter(AbstractClosure):
     both vanish with dt. K and tau are implicit. Where advection makes e negative, nothing is returned.
     Reads u, v (m s⁻¹) `[layer, y, x]`; returns q_hat (s⁻²). Memory: e `[layer, y, x]`.
 
-    `dt`: time step of the model (with `Every(n)`, n steps), s. `tau`: time in which subgrid energy is lost, s.
-    `start`: e at the start of a run, m² s⁻². `U`: mean flow per layer (m s⁻¹; pass equation.U). Trainable: all but dt.
-    Δ the grid spacing: C, c and κ are scale aware. The defaults, used unchanged for 3000 steps of *eddy* at 64², keep
-    its kinetic energy within 4 % of a run without closure and raise its total energy by 10 %; c = .1 is FESOM2's too.
-    Raises `ValueError` for dt that is not positive.
+    Trainable: `leith` C, `backscatter` c, `diffusion` κ; `tau`, the time in which subgrid energy is lost, s; `start`, e
+    at the start of a run, m² s⁻²; `U`, the mean flow, one or per layer, m s⁻¹ (pass equation.U). `dt`: the model's time
+    step, s. Δ the grid spacing: C, c and κ are scale aware. The defaults, unchanged for 3000 steps of *eddy* at 64²,
+    keep its kinetic energy within 4 % of a run without closure and raise its total energy by 10 %; c = .1 is FESOM2's.
+    Raises `ValueError` without `dt` and for a U that does not match the layers.
 
     Jansen and Held (2014), doi:10.1016/j.ocemod.2014.06.002; Jansen et al. (2015), doi:10.1016/j.ocemod.2015.05.007;
     Juricke et al. (2019), Ocean Modelling 138, 51-67, for e per layer. Adds 12 transforms of a field per step.
     """
 
-    dt: float = eqx.field(static=True, converter=float)
-    leith: Float[Array, ""] = param(default=0.2)
-    backscatter: Float[Array, ""] = param(default=0.1)
-    diffusion: Float[Array, ""] = param(default=1.0)
-    tau: Float[Array, ""] = param(default=100 * 86400.0)
-    start: Float[Array, ""] = param(default=0.0)
-    U: Float[Array, " layer"] | Float[Array, ""] = param(default=0.0)
+    leith: Float[Array, ""] = param()
+    backscatter: Float[Array, ""] = param()
+    diffusion: Float[Array, ""] = param()
+    tau: Float[Array, ""] = param()
+    start: Float[Array, ""] = param()
+    U: Float[Array, ""] | Float[Array, " layer"] = param()
+    dt: float = eqx.field(static=True)
 
-    def __check_init__(self):
-        if not self.dt > 0:
-            raise ValueError(f"EnergyBackscatter needs the model's time step in seconds; got dt={self.dt}")
+    def __init__(self, leith=0.2, backscatter=0.1, *, diffusion=1.0, tau=100 * 86400.0, start=0.0, U=0.0, dt=None):
+        self.leith, self.backscatter, self.diffusion = leith, backscatter, diffusion
+        self.tau, self.start, self.U = tau, start, U
+        self.dt = time_step("EnergyBackscatter", dt)
 
     def init(self, fields, grid):
+        layers = layers_of(fields)
+        if self.U.ndim and len(self.U) != layers:
+            raise ValueError(f"EnergyBackscatter has {len(self.U)} mean flows for {layers} layers; pass equation.U")
         return jnp.broadcast_to(self.start, fields["u"].shape)
 
     def __call__(self, fields, grid, memory, key):
@@ -58,7 +62,7 @@ class EnergyBackscatter(AbstractClosure):
         # Two terms of the forcing and one of the budget from the same numbers, so that the budget closes to rounding.
         q_hat = -grid.laplacian(grid.divergence(nu * zeta_x, nu * zeta_y) + grid.to_spectral(returned * zeta))
         gain = nu * square - returned * zeta**2
-        u, v = fields["u"] + self.U.reshape(-1, 1, 1), fields["v"]
+        u, v = fields["u"] + per_layer(self.U), fields["v"]
         e_hat = grid.to_spectral(e + self.dt * gain) - self.dt * grid.divergence(u * e, v * e)
         mixing = self.diffusion * spacing * 2**0.5 * root(grid.mean(e))
         mixing = mixing + self.dt / 2 * jnp.max(u**2 + v**2, (-2, -1))

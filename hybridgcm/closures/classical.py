@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Fields, OnGrid, param
-from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.closures.base import AbstractClosure, layers_of, per_layer
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale
 
@@ -82,7 +82,7 @@ class QGLeith(AbstractClosure):
     constant: Float[Array, ""] = param(default=1 / np.pi)
 
     def init(self, fields, grid):
-        layers = fields["q"].shape[0]
+        layers = layers_of(fields)
         if self.radius.shape not in ((), (layers,)):
             raise ValueError(f"QGLeith needs one radius or one per layer, {layers}; got shape {self.radius.shape}")
         return None
@@ -90,7 +90,7 @@ class QGLeith(AbstractClosure):
     def __call__(self, fields, grid, memory, key):
         x, y = grid.gradient(jnp.stack([grid.to_spectral(fields["q"]), grid.curl(fields["u"], fields["v"])]))
         stretching_x, stretching_y = x[0] - x[1], y[0] - y[1]
-        burger = (self.radius / grid.spacing).reshape(-1, 1, 1) ** 2
+        burger = per_layer(self.radius / grid.spacing) ** 2
         square = x[1] ** 2 + y[1] ** 2
         # A quotient of roots: the derivative of a quotient of squares would overflow single precision in a slow flow.
         limit = root(square) / root(square + burger**2 * (stretching_x**2 + stretching_y**2))
