@@ -55,7 +55,7 @@ def formulas() -> dict:
         "ZannaBolton": (hg.ZannaBolton(-46_761_284.0), "κ = −4.68e7 m²"),
         "ScaleAwareZannaBolton": (closures.ScaleAwareZannaBolton(), "γ = .5"),
         "BiharmonicBackscatter": (backscatter, "C² = .007, c_B = 1.2"),
-        "EnergyBackscatter": (closures.EnergyBackscatter(DT, U=U), "defaults"),
+        "EnergyBackscatter": (closures.EnergyBackscatter(U=U, dt=DT), "defaults"),
         "RossSymbolic": (closures.RossSymbolic(), "published weights"),
         "GradientModel": (closures.GradientModel(1.0), "C = 1"),
         "Hyperviscosity": (closures.Hyperviscosity(86400.0, 4), "1 day"),
