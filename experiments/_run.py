@@ -103,6 +103,11 @@ class Run:
             temporary.write_text(json.dumps({"starts": [*starts, _environment()]}, indent=1))
 
 
+def divisor(frames: int, most: int) -> int:
+    """The largest divisor of `frames` that is at most `most`: a size of chunks."""
+    return max(n for n in range(1, most + 1) if frames % n == 0)
+
+
 def _environment() -> dict:
     import platform
 

@@ -21,6 +21,7 @@ from hybridgcm.closures import Smagorinsky as Smagorinsky
 from hybridgcm.closures import Sum as Sum
 from hybridgcm.closures import ZannaBolton as ZannaBolton
 from hybridgcm.data import read_store as read_store
+from hybridgcm.emulators import Emulator as Emulator
 from hybridgcm.equations import AbstractEquation as AbstractEquation
 from hybridgcm.equations import QuasiGeostrophic as QuasiGeostrophic
 from hybridgcm.equations import ShallowWater as ShallowWater
@@ -45,6 +46,7 @@ from hybridgcm.steppers import AbstractStepper as AbstractStepper
 from hybridgcm.steppers import Filtered as Filtered
 from hybridgcm.steppers import SemiImplicitLeapfrog as SemiImplicitLeapfrog
 from hybridgcm.steppers import exponential_filter as exponential_filter
+from hybridgcm.train import eki as eki
 from hybridgcm.train import fit as fit
 from hybridgcm.train import offline as offline
 from hybridgcm.train import online as online

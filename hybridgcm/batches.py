@@ -34,8 +34,40 @@ def samples(data, batch: int, steps: int, key: Array) -> Sequence:
     return _Batches(data, None, batch, steps, key)
 
 
+def increments(background: Mapping, analysis: Mapping, window: float) -> dict[str, np.ndarray]:
+    """{name: background, "S": (analysis − background)/window}: what `offline` fits a bias correction to.
+
+    Both map the prognostic, one for now as in `offline`, to `[record, layer, y, x]`: the model's forecast at the end of
+    an assimilation window of `window` seconds, and the analysis at the same time. S, in the unit of the prognostic per
+    second, is the tendency that the model lacked, to first order in the window; differences are taken in double
+    precision. Raises `ValueError` for several or different names, shapes that differ, a window that is not positive and
+    the first value that is not finite.
+    """
+    if len(background) != 1 or set(background) != set(analysis):
+        raise ValueError(f"increments are of one prognostic; got {sorted(background)} and {sorted(analysis)}")
+    if not window > 0:
+        raise ValueError(f"window is the length of the assimilation window, a positive number of s; got {window}")
+    ((name, before),) = background.items()
+    before, after = np.asarray(before), np.asarray(analysis[name])
+    if before.shape != after.shape:
+        raise ValueError(f"{name}: background has shape {before.shape}, analysis {after.shape}; pair them by time")
+    check_finite(f"background of {name}", before)
+    check_finite(f"analysis of {name}", after)
+    return {name: before, "S": ((after.astype(float) - before) / window).astype(before.dtype)}
+
+
 def concatenate(*sequences: Sequence) -> Sequence:
-    """The batches of all sequences, one after the other, as for horizons that grow during training."""
+    """The batches of all sequences, one after the other, as for horizons that grow during training.
+
+    A schedule of horizons is a sequence of batches; that of the learning rate, over the same steps, is the optimiser's:
+
+    >>> truth = {"q": np.zeros((30, 1, 4, 4))}
+    >>> batches = concatenate(*(windows(truth, length, 2, 50, jr.key(length)) for length in (2, 4, 8)))
+    >>> [batches[step]["q"].shape[1] for step in (0, 50, 149)]
+    [2, 4, 8]
+    >>> import optax
+    >>> optimiser = optax.adam(optax.join_schedules([optax.cosine_decay_schedule(1e-3, 50)] * 3, [50, 100]))
+    """
     return _Chain(sequences)
 
 

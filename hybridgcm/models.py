@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
 from hybridgcm._typing import Fields, Spectral, cast_floats, nearest
-from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.closures.base import AbstractClosure, Every
 from hybridgcm.equations.base import AbstractEquation
 from hybridgcm.steppers import AbstractStepper
 
@@ -63,7 +63,8 @@ class Model(AbstractModel):
     The closure is evaluated once per step and held over the stages (`hold=True`): one network call, one noise
     draw, one memory update; first order in time, no loss for one-evaluation schemes such as AB3. `hold=False`
     evaluates it at every stage, with the memory and key of the step's start; the memory advances once.
-    Floating-point leaves of all parts are cast to the precision of the grid.
+    Floating-point leaves of all parts are cast to the precision of the grid. Raises `ValueError` for a dt that is not
+    positive, and for closures that were made for another.
 
     `encode(fields, key)` takes the prognostics by name, raises `ValueError` for a missing or unknown name,
     a wrong shape and (outside jit) a value that is not finite.
@@ -78,6 +79,8 @@ class Model(AbstractModel):
     def __init__(self, equation, stepper, closure=None, *, dt: float, hold: bool = True):
         if not dt > 0:
             raise ValueError(f"dt is a positive number of seconds; got {dt}")
+        if closure is not None:
+            _check_time_step(closure, dt)
         dtype = equation.grid.eigenvalues.dtype
         self.equation, self.stepper, self.closure = cast_floats((equation, stepper, closure), dtype)
         self.dt, self.hold = float(dt), hold
@@ -122,6 +125,18 @@ class Model(AbstractModel):
     def _forcing(self, y, memory, key):
         forcing, memory = self.closure(self.equation.view(y), self.equation.grid, memory, key)
         return self.equation.lift(forcing), memory
+
+
+def _check_time_step(closure: AbstractClosure, dt: float):
+    """Raise `ValueError` for a closure in `closure` that was made for another dt: its noise or clock would be wrong."""
+    made_for = getattr(closure, "dt", None)
+    if made_for is not None and not np.isclose(made_for, dt, rtol=1e-9):
+        raise ValueError(
+            f"{type(closure).__name__} was made for steps of {made_for} s, here it is called every {dt} s; pass dt={dt}"
+        )
+    is_closure = lambda part: isinstance(part, AbstractClosure)
+    for part in filter(is_closure, jax.tree.leaves(vars(closure), is_leaf=is_closure)):
+        _check_time_step(part, dt * closure.n if isinstance(closure, Every) else dt)
 
 
 def _check_fields(fields: dict[str, ArrayLike], equation: AbstractEquation):

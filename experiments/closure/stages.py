@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 import hybridgcm as hg
+from experiments._run import divisor
 from experiments.closure.config import Config
 from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
@@ -120,7 +121,7 @@ def _fine_run(config: Config, member: int, part: str, steps: int, state, folder:
     attrs = coarsen.metadata(fine, coarse, operator(config)) | {"title": "Two-layer quasi-geostrophic truth"}
     output = {"every": config.snapshot, "save": eqx.Partial(fine_snapshot, coarse, operator(config))} | output
     return checkpoint.resumable_rollout(
-        fine, state, steps, folder / part, chunk=_divisor(steps // output["every"], max(1, 720 // output["every"])),
+        fine, state, steps, folder / part, chunk=divisor(steps // output["every"], max(1, 720 // output["every"])),
         attrs=attrs | {"part": part, "member": member}, progress=f"truth {config.fine}², {part}", **output,
     )  # fmt: skip
 
@@ -133,7 +134,7 @@ def free_run(
     state = low.encode(start, jr.key(member))
     try:
         checkpoint.resumable_rollout(
-            low, state, steps, folder / "run", every=config.snapshot, chunk=_divisor(steps // config.snapshot, 12),
+            low, state, steps, folder / "run", every=config.snapshot, chunk=divisor(steps // config.snapshot, 12),
             save=snapshot, attrs={"title": "Coarse model", "member": member}, progress=progress,
         )  # fmt: skip
     except hg.BlewUp as error:
@@ -267,8 +268,3 @@ def _save(config: Config, closure, log, kind: str, folder: Path):
     about = {"training": kind, "operator": config.operator, "grid": config.coarse, "dt": config.dt, "sign": "tendency"}
     checkpoint.save(folder / "closure.ckpt", closure, about | {"stepper": "AB3 with pyqg's exponential filter"})
     (folder / "log.json").write_text(json.dumps(log))
-
-
-def _divisor(frames: int, most: int) -> int:
-    """The largest divisor of `frames` that is at most `most`."""
-    return max(n for n in range(1, most + 1) if frames % n == 0)

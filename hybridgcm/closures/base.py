@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from hybridgcm._typing import Fields, cast_floats, param
+from hybridgcm._typing import Fields, cast_floats, nearest, param
 from hybridgcm.grids import AbstractGrid
 
 
@@ -18,7 +18,8 @@ class AbstractClosure(eqx.Module):
     """Named forcings from named resolved fields: `forcing, memory = closure(fields, grid, memory, key)`.
 
     `fields` are what the equation's `view` gives, `[layer, y, x]`. A forcing is a tendency: the equation adds
-    it to its right-hand side. Closures without memory return it untouched; deterministic ones ignore `key`.
+    it to its right-hand side. Closures without memory return it untouched; deterministic ones ignore `key`. One that
+    has a `dt` (s), for noise or a clock, is checked against the time step of the model.
     """
 
     @abc.abstractmethod
@@ -113,3 +114,30 @@ class Cast(AbstractClosure):
         forcing, new = low(self.inner)(low(fields), grid, low(memory), key)
         back = {name: f.astype(jnp.result_type(own, 1j) if jnp.iscomplexobj(f) else own) for name, f in forcing.items()}
         return back, jax.tree.map(lambda a, old: a.astype(old.dtype), new, memory)
+
+
+def time_step(kind: str, dt) -> float:
+    """`dt` as seconds. Raises `ValueError` for anything but a positive number: closures are not told the model's."""
+    if not (isinstance(dt, float | int) and 0 < dt < float("inf")):
+        raise ValueError(
+            f"{kind} needs dt, the time step of its model (in Every(n), n of them), a positive number of seconds: "
+            f"closures are not told it. Got dt={dt}"
+        )
+    return float(dt)
+
+
+def per_layer(amplitude: Array) -> Array:
+    """One number, or one per layer, with the axes of `[layer, y, x]`."""
+    return amplitude.reshape(-1, 1, 1)
+
+
+def layers_of(fields: Fields) -> int:
+    """Number of layers of the fields that a closure is given."""
+    return next(iter(fields.values())).shape[0]
+
+
+def require(kind: str, names, fields: Fields):
+    """Raise `ValueError` for a name that the equation's view does not have."""
+    for name in names:
+        if name not in fields:
+            raise ValueError(f"{kind} reads {name!r}, the equation offers {sorted(fields)}{nearest(name, fields)}")

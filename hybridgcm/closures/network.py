@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm._typing import nearest
 from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.nn import apply
 
 
 class NetworkClosure(AbstractClosure):
@@ -18,6 +19,7 @@ class NetworkClosure(AbstractClosure):
     `("u", "v")`, m s⁻²). Channels are the layers of the first name, then those of the second, and so on, in and
     out. Fields are only divided by their scale, never centred: anomalies have no mean. The area mean of every
     output is removed, so the closure neither creates potential vorticity nor momentum.
+    An `nn.AbstractOperator`, such as `nn.FNO`, is given the grid.
 
     `input_scale`, `output_scale`: one number per channel, or one for all, in the units of the field or forcing
     (`from_data` takes them from data). They are saved with the network but are not meant to be trained: fit with
@@ -48,7 +50,7 @@ class NetworkClosure(AbstractClosure):
 
         Raises `ValueError` for other than four axes, values that are not finite, and a layer without variance.
         """
-        return cls(net, tuple(inputs), tuple(outputs), _deviations(inputs), _deviations(outputs))
+        return cls(net, tuple(inputs), tuple(outputs), deviations(inputs), deviations(outputs))
 
     def init(self, fields, grid):
         channels = 0
@@ -68,7 +70,7 @@ class NetworkClosure(AbstractClosure):
 
     def __call__(self, fields, grid, memory, key):
         x = jnp.concatenate([fields[name] for name in self.inputs]) / _column(self.input_scale)
-        y = self.net(x)
+        y = apply(self.net, x, grid)
         expected = (len(self.outputs) * fields[self.inputs[0]].shape[0], *x.shape[1:])
         if y.shape != expected:
             raise ValueError(
@@ -93,7 +95,8 @@ def _scale(name: str, value) -> Array:
     return jnp.asarray(value, float)
 
 
-def _deviations(data: Mapping) -> np.ndarray:
+def deviations(data: Mapping) -> np.ndarray:
+    """Standard deviations per name and layer of `[sample, layer, y, x]`, in double precision; raises as `from_data`."""
     scales = []
     for name, array in data.items():
         if np.ndim(array) != 4:

@@ -7,9 +7,14 @@ from hybridgcm.metrics.climates import pool as pool
 from hybridgcm.metrics.climates import ross_similarities as ross_similarities
 from hybridgcm.metrics.climates import wasserstein as wasserstein
 from hybridgcm.metrics.losses import Metric as Metric
+from hybridgcm.metrics.losses import crps as crps
+from hybridgcm.metrics.losses import discounted as discounted
 from hybridgcm.metrics.losses import energy as energy
+from hybridgcm.metrics.losses import energy_flux as energy_flux
 from hybridgcm.metrics.losses import mse as mse
 from hybridgcm.metrics.losses import resolved as resolved
 from hybridgcm.metrics.losses import rmse as rmse
 from hybridgcm.metrics.losses import spectral as spectral
+from hybridgcm.metrics.losses import statistics as statistics
 from hybridgcm.metrics.losses import variance as variance
+from hybridgcm.metrics.losses import weighted as weighted

@@ -1,6 +1,6 @@
 """Losses: how far frames of a prediction are from those of a target, differentiable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -111,10 +111,119 @@ def resolved(metric: Metric, grid: AbstractGrid, factor: Array) -> Metric:
     return lambda prediction, target: metric(only(prediction), only(target))
 
 
+def crps(name: str) -> Metric:
+    """Fair continuous ranked probability score of an ensemble, over the root mean square of t: mean of
+
+    1/M Σᵢ |pᵢ − t| − 1/(2M(M − 1)) Σᵢⱼ |pᵢ − pⱼ|, M members.
+
+    Prediction `[member, *lead, layer, y, x]`, target `[*lead, layer, y, x]`; 0-d, normalised per layer as `mse`,
+    differentiable. Its mean is least where members and truth are draws from one distribution, for any number of
+    members: unlike least squares it does not ask for the smooth mean of what may come. The loss of
+    `train.online(crps(name), members=M)`. Raises `ValueError` for less than two members.
+    Ferro (2014), doi:10.1002/qj.2270; Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7, equation 5.
+    """
+
+    def metric(prediction, target):
+        for label, fields in (("prediction", prediction), ("target", target)):
+            _named(name, fields, f"the {label}")
+        p, t = prediction[name], target[name]
+        if p.shape[1:] != t.shape or len(p) < 2:
+            raise ValueError(
+                f"{name}: crps needs [member, ...] with 2 members or more beside the target's {t.shape}; got {p.shape}"
+            )
+        error = (p - t) / _rms(t, (*range(t.ndim - 3), -2, -1))
+        count = len(p)
+        # Sorted, the pairs of M members cost M fields, not M²: Σᵢ<ⱼ |pᵢ − pⱼ| = Σᵢ (2i − M − 1) p₍ᵢ₎.
+        rank = (2.0 * jnp.arange(count) - (count - 1)).astype(error.dtype) / (count * (count - 1))
+        pairs = jnp.tensordot(rank, jnp.sort(error, 0), 1, precision="highest")
+        return jnp.mean(jnp.mean(jnp.abs(error), 0) - pairs)
+
+    return metric
+
+
+def discounted(metric: Metric, factor: float) -> Metric:
+    """Σᵢ factorⁱ mᵢ / Σᵢ factorⁱ, mᵢ the `metric` of frame i of `[*lead, time, layer, y, x]`, a mean if it is an array.
+
+    Below one, frames that chaos decides about count less: factor = exp(−dt·every/τ) with the flow's Lyapunov time τ.
+    With factor 1 every frame is judged by itself, and by its own size, where `metric` alone sees the window as a whole.
+    """
+
+    def total(prediction, target):
+        each = jax.vmap(metric, in_axes=-4)(prediction, target)
+        each = jnp.mean(each.reshape(len(each), -1), -1)
+        weight = jnp.asarray(factor, each.dtype) ** jnp.arange(len(each))
+        return jnp.sum(weight * each) / jnp.sum(weight)
+
+    return total
+
+
+def weighted(metric: Metric, weights: Mapping[str, Array]) -> Metric:
+    """`metric` of fields multiplied by their weight first, prediction and target alike; other fields as they are.
+
+    `weights`: arrays that broadcast to `[layer, y, x]` by name of the field: a mask of observed points, a taper.
+    A factor for a whole layer cancels where the metric divides by the layer's size (`mse`, `rmse`, `crps`).
+    Raises `ValueError` for a weight whose field is not there.
+    """
+
+    def times(fields):
+        for name in weights:
+            _named(name, fields, "what is weighted")
+        return {n: a * jnp.asarray(weights[n], a.dtype) if n in weights else a for n, a in fields.items()}
+
+    return lambda prediction, target: metric(times(prediction), times(target))
+
+
+def statistics(function: Callable[[Fields], Array], scale: Array | float | None = None) -> Metric:
+    """Loss mean(((⟨f(p)⟩ − ⟨f(t)⟩)/scale)²), f = `function(fields)` of one frame, ⟨⟩ the mean over all leading axes.
+
+    Compares what long runs are for: spectra, fluxes, variances, profiles, whose frames need not agree, only their means
+    over the window (and over members). `scale`, number or array as f, is a difference that counts as one, such as the
+    standard deviation of ⟨f(t)⟩ from window to window; by default the root mean square of ⟨f(t)⟩. `spectral` compares
+    spectra frame by frame. 0-d, differentiable.
+    """
+
+    def mean(fields):
+        flat = {name: a.reshape(-1, *a.shape[-3:]) for name, a in fields.items()}
+        return jnp.mean(jax.vmap(function)(flat), 0)
+
+    def metric(prediction, target):
+        p, t = mean(prediction), mean(target)
+        size = _rms(t, tuple(range(t.ndim))) if scale is None else jnp.asarray(scale, t.dtype)
+        return jnp.mean(((p - t) / size) ** 2)
+
+    return metric
+
+
+def energy_flux(equation: QuasiGeostrophic) -> Callable[[Fields], Array]:
+    """fields -> Π(κ) = −Σ over κ' ≤ κ of Σᵢ hᵢ Re ψ̂ᵢ* Ĵ(ψᵢ, qᵢ), m² s⁻³, one frame `[layer, y, x]` to `[shell]`.
+
+    The rate at which the eddies carry total energy, kinetic and available, from the shells of `grid.spectrum` up to κ
+    to those beyond: negative where it goes to larger scales. Zero at the last shell up to aliasing. The closure's part
+    is not in it, but a closure that drains or feeds the wrong scales shows in it. For
+    `statistics(energy_flux(equation))`, or `discounted(statistics(energy_flux(equation)), 1.0)` frame by frame.
+    """
+    grid = equation.grid
+
+    def flux(fields):
+        q_hat = grid.to_spectral(fields["q"])
+        psi_hat = equation.invert(q_hat)
+        u, v, q = grid.synthesise(psi_hat, q_hat)
+        advection = grid.divergence(u * q, v * q)
+        work = psi_hat.real * advection.real + psi_hat.imag * advection.imag
+        column = sum(h * w for h, w in zip(equation.thickness, work, strict=True))
+        return -jnp.cumsum(grid.spectrum(grid.multiplicity * column))
+
+    return flux
+
+
+def _named(name, fields, label):
+    if name not in fields:
+        raise ValueError(f"{label} has no {name!r}, only {sorted(fields)}{nearest(name, fields)}")
+
+
 def _pair(name, prediction, target):
     for label, fields in (("prediction", prediction), ("target", target)):
-        if name not in fields:
-            raise ValueError(f"the {label} has no {name!r}, only {sorted(fields)}{nearest(name, fields)}")
+        _named(name, fields, f"the {label}")
     p, t = prediction[name], target[name]
     if p.shape != t.shape:
         raise ValueError(f"{name}: prediction {p.shape} and target {t.shape} differ in shape; compare the same frames")

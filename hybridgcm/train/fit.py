@@ -54,8 +54,10 @@ def fit(
     changes neither weights nor optimiser state and counts as skipped; over `patience` in a row raise `TrainingFailed`.
 
     - `batches`: dicts of arrays by position, cut lazily if they like. Each new shape (a longer horizon) compiles again.
-    - `optimiser`: any `optax.GradientTransformation`.
+    - `optimiser`: any `optax.GradientTransformation`; learning-rate schedules are optax's.
     - `callback(step, model, record)` runs on the host after every step, also after those that a resumed run repeats.
+      If it returns True training ends there. What it keeps under `callback.memory`, a tree of arrays and numbers, is
+      saved with the checkpoints and given back on resume. See `train.callbacks`.
     - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
       The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit.
     - `progress` labels a bar with the loss.
@@ -64,47 +66,47 @@ def fit(
     a value that is not finite, before its step; `TypeError` if `batches` cannot be indexed.
     """
     _check_batches(batches)
-    trainable, frozen = eqx.partition(model, _selection(model, where))
-    state, log = optimiser.init(trainable), []
-    identity = {"key": np.asarray(jr.key_data(key)).tolist(), "batches": len(batches)}
-    if checkpoints is not None:
-        (trainable, state), log = _resume(checkpoints, (trainable, state), identity)
-    bar = _bar(progress, len(batches), len(log))
-    try:
-        for index in range(len(log), len(batches)):
+    trainable, frozen = eqx.partition(model, selection(model, where))
+    saved = _Saved(checkpoints, every, callback, key, len(batches))
+    (trainable, state), log, ended = saved.resume((trainable, optimiser.init(trainable)))
+    with _bar(progress, len(batches), len(log)) as bar:
+        for index in range(len(log), len(log) if ended else len(batches)):
             batch = batches[index]
             _check_batch(batch, index)
             step_key = jr.fold_in(key, index)
             trainable, state, numbers = _step(trainable, state, frozen, batch, step_key, objective, optimiser)
             loss, norm, finite = (number.item() for number in numbers)
             log.append({"step": index, "loss": loss, "gradient_norm": norm, "skipped": not finite})
-            if callback is not None:
-                callback(index, eqx.combine(trainable, frozen), log[-1])
+            ended = callback is not None and callback(index, eqx.combine(trainable, frozen), log[-1]) is True
             _check_progress(log, patience, eqx.combine(trainable, frozen))
-            if checkpoints is not None and (len(log) % every == 0 or len(log) == len(batches)):
-                checkpoints.save(len(log), (trainable, state), {"log": log, **identity})
+            saved.save((trainable, state), log, ended)
             bar.update(1)
             bar.set_postfix_str(f"loss {loss:.3g}", refresh=False)
-    finally:
-        bar.close()
+            if ended:
+                break
     return eqx.combine(trainable, frozen), log
+
+
+def gradient(objective, trainable, frozen, batch, key):
+    """(mean of the objective, its gradient with respect to `trainable`), as `fit` takes them."""
+    total = lambda trainable: jnp.mean(objective(eqx.combine(trainable, frozen), batch, key))
+    return eqx.filter_value_and_grad(total)(trainable)
 
 
 @eqx.filter_jit
 def _step(trainable, state, frozen, batch, key, objective, optimiser):
     import optax
 
-    total = lambda trainable: jnp.mean(objective(eqx.combine(trainable, frozen), batch, key))
-    loss, gradient = eqx.filter_value_and_grad(total)(trainable)
-    leaves = jax.tree.leaves(gradient)
+    loss, slope = gradient(objective, trainable, frozen, batch, key)
+    leaves = jax.tree.leaves(slope)
     finite = jnp.isfinite(loss) & jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-    updates, new_state = optimiser.update(gradient, state, trainable)
+    updates, new_state = optimiser.update(slope, state, trainable)
     new = optax.apply_updates(trainable, updates)
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-    return keep(new, trainable), keep(new_state, state), (loss, optax.tree.norm(gradient), finite)
+    return keep(new, trainable), keep(new_state, state), (loss, optax.tree.norm(slope), finite)
 
 
-def _selection(model, where):
+def selection(model, where):
     """A tree of booleans: True at the real floating-point leaves that `where` selects."""
     part = where(model)
     leaves = jax.tree.leaves(part)
@@ -144,19 +146,37 @@ def _check_batch(batch, index: int):
             check_finite(f"batch {index}: {jax.tree_util.keystr(path, simple=True, separator='.')}", leaf)
 
 
-def _resume(checkpoints, like, identity: dict):
-    """Tree and log of the newest checkpoint, or `like` and an empty log."""
-    found = checkpoints.latest(like)
-    if found is None:
-        return like, []
-    _, tree, meta = found
-    for name, value in identity.items():
-        if meta[name] != value:
-            raise ValueError(
-                f"this checkpoint was written with {name} = {meta[name]}, the run asks for {value}; "
-                "continue with the same, or start in an empty folder"
-            )
-    return tree, list(meta["log"])
+class _Saved:
+    """The checkpoints of one training, if there are any, with the memory of its callback."""
+
+    def __init__(self, checkpoints, every: int, callback, key: Array, batches: int):
+        self.checkpoints, self.every, self.callback, self.batches = checkpoints, every, callback, batches
+        self.identity = {"key": np.asarray(jr.key_data(key)).tolist(), "batches": batches}
+
+    def resume(self, like) -> tuple[Any, list[dict], bool]:
+        """Tree, log and whether training has ended, of the newest checkpoint, or `like` and an empty log."""
+        found = None if self.checkpoints is None else self.checkpoints.latest((like, self._memory()))
+        if found is None:
+            return like, [], False
+        _, (tree, memory), meta = found
+        for name, value in self.identity.items():
+            if meta[name] != value:
+                raise ValueError(
+                    f"this checkpoint was written with {name} = {meta[name]}, the run asks for {value}; "
+                    "continue with the same, or start in an empty folder"
+                )
+        if memory is not None:
+            self.callback.memory = memory
+        return tree, list(meta["log"]), meta["ended"]
+
+    def save(self, tree, log: list[dict], ended: bool):
+        """Save the tree if it is time."""
+        due = ended or len(log) % self.every == 0 or len(log) == self.batches
+        if self.checkpoints is not None and due:
+            self.checkpoints.save(len(log), (tree, self._memory()), {"log": log, "ended": ended, **self.identity})
+
+    def _memory(self):
+        return getattr(self.callback, "memory", None)
 
 
 def _bar(label: str | None, total: int, done: int):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -18,13 +19,19 @@ Objective = Callable[[AbstractModel, dict, Array], Array]
 
 
 class Detached(AbstractModel):
-    """`inner` whose step ignores how its input came about: ∂(state after)/∂(state before) = 0.
+    """`inner` whose every `n`-th step ignores how its input came about: ∂(state after)/∂(state before) = 0 there.
 
-    Values are those of `inner`. In a rollout every frame then depends on the parameters through its last step
-    only. List, Chen and Thuerey (2025), doi:10.1016/j.cma.2024.117441: unrolling without temporal gradients.
+    Values are those of `inner`; steps 0, n, 2n... are cut. In a rollout every frame then depends on the parameters
+    through the steps since the last cut only: truncated back-propagation, and with n = 1 unrolling without temporal
+    gradients, List, Chen and Thuerey (2025), doi:10.1016/j.cma.2024.117441. Raises `ValueError` for n < 1.
     """
 
     inner: AbstractModel
+    n: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if self.n < 1:
+            raise ValueError(f"Detached needs a whole number of steps between cuts, at least 1; got n={self.n}")
 
     @property
     def dt(self) -> float:
@@ -34,7 +41,11 @@ class Detached(AbstractModel):
         return self.inner.encode(fields, key)
 
     def step(self, state: State) -> State:
-        return self.inner.step(jax.lax.stop_gradient(state))
+        cut = jax.lax.stop_gradient(state)
+        if self.n > 1:
+            pick = lambda a, b: jnp.where(state.step % self.n == 0, a, b) if eqx.is_inexact_array(a) else b
+            cut = jax.tree.map(pick, cut, state)
+        return self.inner.step(cut)
 
     def view(self, state: State) -> Fields:
         return self.inner.view(state)
@@ -73,41 +84,73 @@ def offline(loss: Loss) -> Objective:
         names = _offline_names(model, batch)
         fields = {name: batch[name] for name in names}
         keys = jr.split(key, len(batch["S"]))
-        return jnp.mean(_each(lambda fields, target, key: one(model, fields, target, key), fields, batch["S"], keys))
+        return jnp.mean(each(lambda fields, target, key: one(model, fields, target, key), fields, batch["S"], keys))
 
     return objective
 
 
-def online(loss: Loss, every: int = 1, chunk: int | None = None, temporal_gradient: bool = True) -> Objective:
+def online(
+    loss: Loss, every: int = 1, chunk: int | None = None, cut: int | None = None, members: int | None = None
+) -> Objective:
     """A posteriori: mean over the batch of loss(frames of a rollout from frame 0, frames 1...).
 
     Batch: what `model.encode` takes, by name, each `[batch, time, layer, y, x]` with `every` steps of the model
     between frames (`data.windows` cuts them). The horizon is that of the batch, so a curriculum is a sequence of
     batches of growing length; windows of length 2 with every=1 are one-step training. `chunk`: frames per
-    rematerialised block, as in `rollout`; it must divide the number of frames after the first. With
-    `temporal_gradient=False` the state is cut by stop_gradient before every step (see `Detached`): same loss,
-    gradient without the flow's sensitivity, for horizons beyond its predictability.
+    rematerialised block, as in `rollout`; it must divide the number of frames after the first
+    (`train.preflight.choose_chunk` takes one that fits into memory). With `cut` the state is cut by stop_gradient
+    before every `cut`-th step (see `Detached`): same loss, gradient without the flow's sensitivity over longer times,
+    for horizons beyond its predictability; cut=1 leaves no temporal gradient at all.
+
+    `members`: that many rollouts from each start, with keys of their own, for closures that draw noise; the loss is
+    given `[member, time, layer, y, x]` beside the target's `[time, layer, y, x]`, as `metrics.crps` wants it.
 
     Raises `ValueError` for fewer than two frames, a misfitting `chunk`, and what `model.encode` refuses.
     """
-    advanced = (lambda model: model) if temporal_gradient else Detached
+    advanced = (lambda model: model) if cut is None else (lambda model: Detached(model, cut))
 
     def one(model, fields, key):
-        state = model.encode({name: frames[0] for name, frames in fields.items()}, key)
-        target = {name: frames[1:] for name, frames in fields.items()}
-        steps = every * _horizon(fields)
-        frames = lambda model, state: model.decode(state)
-        _, out = rollout(advanced(model), state, steps, every=every, save=frames, chunk=chunk)
-        return jnp.mean(loss(out["save"], target))
+        steps, target = every * _horizon(fields), {name: frames[1:] for name, frames in fields.items()}
+
+        def predict(key):
+            state = model.encode({name: frames[0] for name, frames in fields.items()}, key)
+            frames = lambda model, state: model.decode(state)
+            return rollout(advanced(model), state, steps, every=every, save=frames, chunk=chunk)[1]["save"]
+
+        prediction = predict(key) if members is None else each(predict, jr.split(key, members))
+        return jnp.mean(loss(prediction, target))
 
     def objective(model, batch, key):
         keys = jr.split(key, len(next(iter(batch.values()))))
-        return jnp.mean(_each(lambda fields, key: one(model, fields, key), batch, keys))
+        return jnp.mean(each(lambda fields, key: one(model, fields, key), batch, keys))
 
     return objective
 
 
-def _each(function, *batch):
+def perturbed(objective: Objective, amplitude: float) -> Objective:
+    """`objective` of windows whose frame 0 carries white noise: what follows is to be reached from near by, too.
+
+    `amplitude`: standard deviation of the noise relative to that of each layer of each field, a few hundredths. Meant
+    around `online`: errors that a model makes in a long run are met in training, and their growth is penalised.
+    Sanchez-Gonzalez et al. (2020), arXiv:2002.09405, section 4.3. Raises `ValueError` for batches other than windows
+    `[batch, time, layer, y, x]`.
+    """
+
+    def noisy(model, batch, key):
+        key, *keys = jr.split(key, 1 + len(batch))
+        changed = {}
+        for (name, frames), own in zip(batch.items(), keys, strict=True):
+            if jnp.ndim(frames) != 5:
+                raise ValueError(f"perturbed needs windows [batch, time, layer, y, x]; {name} is {jnp.shape(frames)}")
+            start = jnp.asarray(frames)[:, 0]
+            size = amplitude * jnp.std(start, (-2, -1), keepdims=True)
+            changed[name] = jnp.asarray(frames).at[:, 0].add(size * jr.normal(own, start.shape, start.dtype))
+        return objective(model, changed, key)
+
+    return noisy
+
+
+def each(function, *batch):
     """function over the leading axis: one by one on CPU, where batched transforms and products only lose, else vmap."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda arguments: function(*arguments), batch)

@@ -1,0 +1,182 @@
+"""Networks that mix modes between the grid's own transforms, and so know no resolution."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float
+
+from hybridgcm.grids import AbstractGrid, Torus
+
+
+class AbstractOperator(eqx.Module):
+    """A network that needs the grid: `y = operator(x, grid)`, `[channel, y, x]` in and out. See `apply`."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, "channel y x"], grid: AbstractGrid) -> Float[Array, "out y x"]:
+        """Fields on the points of `grid` from fields there."""
+
+
+def apply(net: Callable, x: Float[Array, "channel y x"], grid: AbstractGrid | None) -> Float[Array, "..."]:
+    """net(x, grid) for an `AbstractOperator`, net(x) for any other network: how closures and emulators call theirs.
+
+    Raises `ValueError` for an operator without a grid.
+    """
+    if not isinstance(net, AbstractOperator):
+        return net(x)
+    if grid is None:
+        raise ValueError(f"{type(net).__name__} works between the transforms of a grid; pass grid=")
+    return net(x, grid)
+
+
+class SpectralConvolution(AbstractOperator):
+    """y_o(k, l) = Σ_c W[o, c, l, k] x_c(k, l) on the lowest modes, zero on all others, plus a bias per channel.
+
+    `modes` (n_y, n_x): rows −⌊n_y/2⌋ to ⌈n_y/2⌉ − 1 and columns 0 to ⌊n_x/2⌋ carry weights, in units of the domain's
+    lowest wavenumbers. Odd numbers are symmetric; an even n_y has its outermost row on the negative side only, as
+    neuraloperator lays it out, and so does not commute with mirrors. On column 0, which holds both signs, the result
+    is made Hermitian, W(l) and W(−l)* averaged: it is real whatever the transform does with an inconsistent input.
+    `weights[0]` and `weights[1]` are real and imaginary parts: gradients of complex arrays point the wrong way.
+    Coefficients mean the same at every resolution, and so do the weights.
+    Li et al. (2021), arXiv:2010.08895. Raises `TypeError` for a grid that is not a `Torus`, `ValueError` for one that
+    does not resolve the modes.
+    """
+
+    weights: Float[Array, "2 out channel row column"]
+    bias: Float[Array, " out"]
+    modes: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(self, channels: int, out: int, modes: tuple[int, int], *, key: Array):
+        ny, nx = modes
+        if min(ny, nx) < 1:
+            raise ValueError(f"modes are two positive numbers (n_y, n_x); got {modes}")
+        self.modes = (int(ny), int(nx))
+        shape = (2, out, channels, ny, nx // 2 + 1)
+        self.weights = jr.normal(key, shape) / np.sqrt(channels + out)  # |W|² has mean 2/(channels + out)
+        self.bias = jnp.zeros(out)
+
+    def __call__(self, x, grid):
+        _check_modes(self.modes, grid)
+        (ny, nx), (rows, columns) = self.modes, grid.spectral_shape
+        positive, negative = (ny + 1) // 2, ny // 2
+        x_hat = grid.to_spectral(x)[..., : nx // 2 + 1]
+        low = jnp.concatenate([x_hat[:, :positive], x_hat[:, rows - negative :]], 1)
+        # A product and a sum: XLA's CPU runtime has no fast kernel for one small matrix product per mode.
+        low = jnp.sum(jax.lax.complex(self.weights[0], self.weights[1]) * low, 1)
+        gap = jnp.zeros((len(low), rows - ny, nx // 2 + 1), low.dtype)
+        full = jnp.concatenate([low[:, :positive], gap, low[:, positive:]], 1)
+        mean = full[..., 0]
+        mirrored = jnp.roll(jnp.flip(mean, -1), 1, -1)
+        full = jnp.concatenate([((mean + mirrored.conj()) / 2)[..., None], full[..., 1:]], -1)
+        full = jnp.pad(full, ((0, 0), (0, 0), (0, columns - nx // 2 - 1)))
+        return grid.to_grid(full) + self.bias[:, None, None]
+
+
+class Pointwise(eqx.Module):
+    """y_o = Σ_c W[o, c] x_c (+ b_o) at every point. Weights start normal with variance 1/channels, biases at zero."""
+
+    weight: Float[Array, "out channel"]
+    bias: Float[Array, " out"] | None
+
+    def __init__(self, channels: int, out: int, *, key: Array, bias: bool = True):
+        self.weight = jr.normal(key, (out, channels)) / np.sqrt(channels)
+        self.bias = jnp.zeros(out) if bias else None
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        y = jnp.matmul(self.weight, x.reshape(len(x), -1), precision="highest").reshape(-1, *x.shape[1:])
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class FNOBlock(AbstractOperator):
+    """x ← σ(K x + W x), then x ← σ(MLP(x) + g x): K a `SpectralConvolution`, W and MLP pointwise, g per channel."""
+
+    spectral: SpectralConvolution
+    skip: Pointwise
+    mlp: tuple[Pointwise, Pointwise]
+    gate: Float[Array, " channel"]
+    activation: Callable = eqx.field(static=True)
+    last: bool = eqx.field(static=True)
+
+    def __init__(self, channels: int, modes: tuple[int, int], *, key: Array, activation: Callable, last: bool):
+        keys, middle = jr.split(key, 4), round(channels / 2)
+        self.spectral = SpectralConvolution(channels, channels, modes, key=keys[0])
+        self.skip = Pointwise(channels, channels, key=keys[1], bias=False)
+        self.mlp = Pointwise(channels, middle, key=keys[2]), Pointwise(middle, channels, key=keys[3])
+        self.gate, self.activation, self.last = jnp.ones(channels), activation, last
+
+    def __call__(self, x, grid):
+        bent = (lambda a: a) if self.last else self.activation
+        y = bent(self.spectral(x, grid) + self.skip(x))
+        first, second = self.mlp
+        return bent(second(self.activation(first(y))) + self.gate[:, None, None] * x)
+
+
+class FNO(AbstractOperator):
+    """Fourier neural operator: lifting, blocks of spectral convolutions, projection; [inputs, y, x] to [outputs, y, x].
+
+    `hidden` channels, `modes` as in `SpectralConvolution`. The layout is that of neuraloperator's `FNO` with its
+    defaults (block order, soft gates, widths of lifting, projection and MLP), without its position channels: on a
+    periodic domain no place is special. The same weights serve every resolution of a domain that holds the modes;
+    results differ by what the activation aliases. Starts with the *last layer at zero*: an untrained closure does
+    nothing, an untrained emulator persists. All of it is trainable.
+    Li et al. (2021), arXiv:2010.08895; Kossaifi et al. (2024), arXiv:2412.10354.
+
+    Raises `ValueError` for other than `inputs` channels.
+    """
+
+    lifting: tuple[Pointwise, Pointwise]
+    blocks: tuple[FNOBlock, ...]
+    projection: tuple[Pointwise, Pointwise]
+    activation: Callable = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        modes: tuple[int, int],
+        key: Array,
+        hidden: int = 32,
+        layers: int = 4,
+        activation: Callable = jax.nn.gelu,
+    ):
+        if min(inputs, outputs, hidden, layers) < 1:
+            raise ValueError(f"FNO needs positive sizes; got {inputs=}, {outputs=}, {hidden=}, {layers=}")
+        keys = jr.split(key, 3 + layers)
+        wide = 2 * hidden
+        self.lifting = Pointwise(inputs, wide, key=keys[0]), Pointwise(wide, hidden, key=keys[1])
+        self.blocks = tuple(
+            FNOBlock(hidden, modes, key=key, activation=activation, last=number == layers - 1)
+            for number, key in enumerate(keys[3:])
+        )
+        last = Pointwise(wide, outputs, key=keys[2])
+        self.projection = Pointwise(hidden, wide, key=keys[2]), eqx.tree_at(lambda p: p.weight, last, 0 * last.weight)
+        self.activation = activation
+
+    def __call__(self, x, grid):
+        if x.ndim != 3 or len(x) != self.lifting[0].weight.shape[1]:
+            raise ValueError(
+                f"this FNO maps [{self.lifting[0].weight.shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap"
+            )
+        first, second = self.lifting
+        x = second(self.activation(first(x)))
+        for block in self.blocks:
+            x = block(x, grid)
+        first, second = self.projection
+        return second(self.activation(first(x)))
+
+
+def _check_modes(modes: tuple[int, int], grid: AbstractGrid):
+    if not isinstance(grid, Torus):
+        raise TypeError(f"a spectral convolution is written for the modes of a Torus; got {type(grid).__name__}")
+    for mode, n in zip(modes, grid.n, strict=True):
+        limit = n / (3 if grid.dealias == 2 / 3 else 2)
+        if mode // 2 >= limit:
+            raise ValueError(
+                f"modes={modes} reach wave number {mode // 2}, the grid of {n} modes resolves those below {limit:g}; "
+                "take fewer modes or a finer grid"
+            )
