@@ -59,7 +59,7 @@ def style():
 
 @functools.cache
 def _figure():
-    """matplotlib's `Figure`, told how Jupyter shows it: IPython learns that from pyplot only, and shows a line of text."""
+    """matplotlib's `Figure` with its own PNG for Jupyter, which otherwise learns only from pyplot how to show one."""
     from matplotlib.figure import Figure
 
     class Shown(Figure):
