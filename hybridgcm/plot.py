@@ -7,6 +7,8 @@ The parts that act on one axes are in `draw`.
 """
 
 import contextlib
+import functools
+import io
 import warnings
 from collections.abc import Mapping
 
@@ -49,11 +51,24 @@ def style():
     """
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'hybridgcm[plot]'") from error
     with matplotlib.rc_context(_RC):
-        yield Figure
+        yield _figure()
+
+
+@functools.cache
+def _figure():
+    """matplotlib's `Figure` with its own PNG for Jupyter, which otherwise learns only from pyplot how to show one."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self):
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Shown
 
 
 def line_styles(kinds: Mapping[str, tuple[str, str]]) -> dict[str, dict]:

@@ -1,4 +1,4 @@
-"""What the documentation shows runs: the README's Python blocks in order, and the examples in docstrings."""
+"""What the documentation shows runs: the Python blocks of every page in order, and the examples in docstrings."""
 
 import doctest
 import importlib
@@ -10,8 +10,9 @@ import pytest
 
 import hybridgcm
 
-README = Path(__file__).parents[1] / "README.md"
-PAGES = [page for page in sorted((README.parent / "docs").glob("*.md")) if "```python" in page.read_text()]
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITHOUT_PYTHON = {"closures.md", "index.md", "steppers.md", "testing.md"}
 MODULES = sorted(m.name for m in pkgutil.walk_packages(hybridgcm.__path__, "hybridgcm."))
 
 
@@ -21,21 +22,27 @@ def blocks(text):
         yield text[: match.start(1)].count("\n"), match[1]
 
 
-@pytest.mark.skipif(not README.exists(), reason="no README here")
-def test_the_code_of_the_readme_runs_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
+    if not page.exists():
+        pytest.skip(f"no {page.name} here")
     monkeypatch.chdir(tmp_path)  # it may write files
-    found, names = list(blocks(README.read_text())), {"__name__": "readme"}
-    assert found, "the README shows no Python"
+    found, names = list(blocks(page.read_text())), {"__name__": page.stem}
+    assert found or page.name in WITHOUT_PYTHON, f"{page.name} shows no Python"
     for line, code in found:
-        exec(compile("\n" * line + code, str(README), "exec"), names)  # tracebacks name the README's line
+        exec(compile("\n" * line + code, str(page), "exec"), names)  # tracebacks name the page's line
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)\s]*\)")
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.S | re.M)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_the_pages_runs_in_order(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {"__name__": page.stem}
-    for line, code in blocks(page.read_text()):
-        exec(compile("\n" * line + code, str(page), "exec"), names)
+def test_links_to_files_lead_somewhere(page):
+    if not page.exists():
+        pytest.skip(f"no {page.name} here")
+    targets = [target for target in LINK.findall(CODE.sub("", page.read_text())) if not target.startswith("http")]
+    assert not [target for target in targets if not (page.parent / target).exists()]
 
 
 @pytest.mark.parametrize("name", ["hybridgcm", *MODULES])

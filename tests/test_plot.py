@@ -148,3 +148,8 @@ def test_figures_leave_pyplot_alone():
     code += "import matplotlib.pyplot as plt; print(a, plt.get_fignums(), plt.rcParams['font.size'])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "[]", "10.0"], f"matplotlib imported early, figures, font size: {out}"
+
+
+def test_jupyter_shows_a_figure_without_pyplot():
+    png = plot.fields({"q": np.eye(4)}, "q")._repr_png_()
+    assert png.startswith(b"\x89PNG")
