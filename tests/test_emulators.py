@@ -283,7 +283,7 @@ def within(emulator, starts, future, steps):
     return sum(good) / 2
 
 
-QUICK = [("quasi-geostrophic", "CNN"), ("shallow water", "UNet"), ("shallow water", "FNO")]
+QUICK = [("quasi-geostrophic", "FNO"), ("shallow water", "UNet")]
 REST = [(flow, network) for flow in FLOWS for network in NETWORKS if (flow, network) not in QUICK]
 
 

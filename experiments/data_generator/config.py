@@ -14,8 +14,8 @@ class Config:
 
     runs: int = 16
     """Runs in all."""
-    members: int = 4
-    """Runs per batch: vectorised on the device, one store each."""
+    members: int = 2
+    """Runs per batch: vectorised on the device, one store each. Many on a GPU; on CPU four cost a fifth more."""
     workers: int = 2
     """Batches at a time, one thread each."""
     validation: int = 2
