@@ -3,6 +3,7 @@
 import re
 from math import prod
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -189,6 +190,29 @@ def test_steppers_have_their_order(name):
         found, nominal = slope(1 / np.array(counts), errors), getattr(hg, scheme).order
         close = found > nominal - 0.2 if scheme == "SIL3" else abs(found - nominal) < 0.2
         assert close and errors[0] < 0.1, f"{scheme}: order {found:.2f}, errors {errors}"
+
+
+LATER = {  # numbers of steps between which the order is measured
+    "ETDRK4": (hg.ETDRK4(), (60, 90, 120)),
+    "BPR353": (hg.steppers.BPR353(), (120, 180, 240)),
+    "SemiImplicitLeapfrog": (hg.steppers.SemiImplicitLeapfrog(robert=0.0), (240, 360, 480)),
+    "Bosh3 of diffrax": (hg.steppers.FromDiffrax(diffrax.Bosh3()), (90, 120, 160)),
+}
+
+
+@every
+@pytest.mark.parametrize("scheme", LATER)
+def test_the_other_steppers_have_their_order(name, scheme):
+    model, state = setting(name)
+    (stepper, counts), time, equation = LATER[scheme], ROWS[name][2], model.equation
+    if scheme == "ETDRK4" and "zeta" in equation.prognostic:
+        with pytest.raises(ValueError, match="needs an implicit part that is one factor"):
+            after(stepper, equation, state.y, time, counts[0])
+        return
+    exact = after(hg.RK4(), equation, state.y, time, 1600)
+    errors = [worst(after(stepper, equation, state.y, time, n), exact) for n in counts]
+    found, nominal = slope(1 / np.array(counts), errors), 3 if "diffrax" in scheme else stepper.order
+    assert abs(found - nominal) < 0.2 and errors[0] < 0.1, f"{scheme}: order {found:.2f}, errors {errors}"
 
 
 @every
