@@ -41,6 +41,30 @@ def work(forcing):
     return float(GRID.mean(density.sum(0))), float(GRID.mean(jnp.abs(density).sum(0)))
 
 
+class Square(hg.AbstractClosure):
+    """dq = 1e-3 q², on the grid or spectral: it has a mean."""
+
+    name: str = eqx.field(static=True)
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        square = 1e-3 * fields["q"] ** 2
+        return {self.name: grid.to_spectral(square) if self.name == "q_hat" else square}, memory
+
+
+@pytest.mark.parametrize("name", ["q", "q_hat"])
+def test_zero_mean_takes_the_mean_and_nothing_else(name):
+    given = fields()
+    whole, rest = (FLOW.lift(forcing_of(c, given))["q"] for c in (Square(name), closures.ZeroMean(Square(name))))
+    whole, rest = GRID.to_grid(whole), GRID.to_grid(rest)
+    mean = GRID.mean(whole)
+    assert (mean > 0.01 * jnp.abs(whole).max((1, 2))).all()
+    assert jnp.abs(GRID.mean(rest)).max() < 1e-14 * jnp.abs(whole).max()
+    assert error(rest, whole - mean[:, None, None]) < 1e-13
+
+
 # Held and cast
 
 

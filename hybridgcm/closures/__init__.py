@@ -18,6 +18,7 @@ from hybridgcm.closures.classical import ZannaBolton as ZannaBolton
 from hybridgcm.closures.constraints import EnergyNeutral as EnergyNeutral
 from hybridgcm.closures.constraints import Equivariant as Equivariant
 from hybridgcm.closures.constraints import FluxForm as FluxForm
+from hybridgcm.closures.constraints import ZeroMean as ZeroMean
 from hybridgcm.closures.dynamic import DynamicLeith as DynamicLeith
 from hybridgcm.closures.dynamic import DynamicSmagorinsky as DynamicSmagorinsky
 from hybridgcm.closures.failsafe import FailSafe as FailSafe

@@ -1,4 +1,4 @@
-"""Closures that make another one keep a law: flux form, energy, symmetry."""
+"""Closures that make another one keep a law: flux form, mean, energy, symmetry."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,6 +29,25 @@ class FluxForm(AbstractClosure):
         if set(flux) != set(names):
             raise ValueError(f"FluxForm needs a closure that returns {names}; got {sorted(flux)}")
         return {f"{self.name}_hat": -grid.divergence(flux[names[0]], flux[names[1]])}, memory
+
+
+class ZeroMean(AbstractClosure):
+    """`inner` without the area mean of each forcing, per layer: f − ⟨f⟩. It then moves what it forces and makes none.
+
+    For forcings on the grid or spectral (`_hat`), unit kept; memory is that of `inner`. No transform.
+    """
+
+    inner: AbstractClosure
+
+    def init(self, fields, grid):
+        return self.inner.init(fields, grid)
+
+    def __call__(self, fields, grid, memory, key):
+        forcing, memory = self.inner(fields, grid, memory, key)
+        on_grid = {name: f - grid.mean(f)[..., None, None] for name, f in forcing.items() if not name.endswith("_hat")}
+        waves = grid.eigenvalues != 0
+        spectral = {name: jnp.where(waves, f, 0) for name, f in forcing.items() if name.endswith("_hat")}
+        return on_grid | spectral, memory
 
 
 class EnergyNeutral(AbstractClosure):
