@@ -123,7 +123,14 @@ class Model(AbstractModel):
         return self.equation.grid.courant(u, v, self.dt)
 
     def _forcing(self, y, memory, key):
-        forcing, memory = self.closure(self.equation.view(y), self.equation.grid, memory, key)
+        fields = self.equation.view(y)
+        try:
+            forcing, memory = self.closure(fields, self.equation.grid, memory, key)
+        except KeyError as error:
+            if error.args[0] in fields:
+                raise
+            closure, equation = type(self.closure).__name__, type(self.equation).__name__
+            raise ValueError(f"{closure} reads {error.args[0]!r}; {equation} offers {sorted(fields)}") from error
         return self.equation.lift(forcing), memory
 
 

@@ -43,6 +43,7 @@ CLOSURES = {
     "Cast": lambda: closures.Cast(network(), "float64"),
     "FluxForm": lambda: closures.FluxForm(network(("q_x", "q_y"), (2e-7, 2e-8))),
     "EnergyNeutral": lambda: closures.EnergyNeutral(network(), DEPTH),
+    "ZeroMean": lambda: closures.ZeroMean(closures.Sponge(86400.0, 5e5, 2e5)),
     "GradientModel": lambda: closures.GradientModel(2.0),
     "Hyperviscosity": lambda: closures.Hyperviscosity(10 * 86400.0, 2),
     "QGLeith": lambda: closures.QGLeith((2e4, 4e4), 0.5),

@@ -131,6 +131,13 @@ def per_layer(amplitude: Array) -> Array:
     return amplitude.reshape(-1, 1, 1)
 
 
+def check_layers(kind: str, amplitude: Array, fields: Fields):
+    """Raise `ValueError` for amplitudes that are neither one number nor one per layer."""
+    layers = layers_of(fields)
+    if amplitude.shape not in ((), (layers,)):
+        raise ValueError(f"{kind} has {len(amplitude)} amplitudes for {layers} layers; give one, or one per layer")
+
+
 def layers_of(fields: Fields) -> int:
     """Number of layers of the fields that a closure is given."""
     return next(iter(fields.values())).shape[0]

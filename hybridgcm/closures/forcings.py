@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import param
-from hybridgcm.closures.base import AbstractClosure, layers_of, per_layer, require, time_step
+from hybridgcm.closures.base import AbstractClosure, check_layers, layers_of, per_layer, require, time_step
 from hybridgcm.closures.stochastic import white
 from hybridgcm.grids import AbstractGrid, Torus
 from hybridgcm.grids.base import scale
@@ -86,6 +86,7 @@ class Kolmogorov(AbstractClosure):
 
     def init(self, fields, grid):
         _check_wave("Kolmogorov", grid, self.m_x, self.m_y)
+        check_layers("Kolmogorov", self.amplitude, fields)
         return None
 
     def __call__(self, fields, grid, memory, key):
@@ -120,6 +121,7 @@ class GrahamRingler(AbstractClosure):
 
     def init(self, fields, grid):
         _check_wave("GrahamRingler", grid, self.waves, self.waves)
+        check_layers("GrahamRingler", self.amplitude, fields)
         return {"calls": jnp.zeros((), jnp.int32)}
 
     def __call__(self, fields, grid, memory, key):

@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Hat, param
-from hybridgcm.closures.base import AbstractClosure, layers_of, per_layer, time_step
+from hybridgcm.closures.base import AbstractClosure, check_layers, layers_of, per_layer, time_step
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
 
@@ -44,10 +44,7 @@ class AR1(AbstractClosure):
 
     def init(self, fields, grid):
         layers = layers_of(fields)
-        if self.amplitude.ndim and len(self.amplitude) != layers:
-            raise ValueError(
-                f"AR1 has {len(self.amplitude)} amplitudes for {layers} layers; give one, or one per layer"
-            )
+        check_layers("AR1", self.amplitude, fields)
         shape = (1 if self.coherent else layers, *grid.spectral_shape)
         return {"pattern": jnp.zeros(shape, jnp.result_type(grid.eigenvalues.dtype, 1j)), "drawn": jnp.array(False)}
 
