@@ -160,13 +160,14 @@ def test_untrained_networks_do_nothing_and_keep_single_precision(make):
 @pytest.mark.parametrize("make", ["FNO", "UNet"])
 def test_they_are_closures(make):
     flow = hg.QuasiGeostrophic.two_layer(hg.Torus(16, 1e6), tau=86400.0)
-    closure = hg.NetworkClosure(awake(network(make, 6, 2)), ("q", "u", "v"), ("q",), 1.0, 1e-12)
+    scales = (5e-6, 1e-6, 0.1, 0.1, 0.1, 0.1)
+    closure = hg.NetworkClosure(awake(network(make, 6, 2)), ("q", "u", "v"), ("q",), scales, 1e-12)
     model = hg.Model(flow, hg.SIL3(), closure, dt=3600.0)
     q = eddies(flow.grid, 2, (5e-6, 1e-6))
     step = eqx.filter_jit(lambda model, q: model.view(model.step(model.encode({"q": q}))))
     bare = step(hg.Model(flow, hg.SIL3(), dt=3600.0), q)["q"]
     change = np.asarray(step(model, q)["q"] - bare, float)
-    assert np.abs(change).max() > 1e-11 and np.abs(change.mean((1, 2))).max() < 1e-3 * np.abs(change).max()
+    assert np.abs(change).max() > 1e-10 and np.abs(change.mean((1, 2))).max() < 1e-3 * np.abs(change).max()
 
 
 # U-Net
