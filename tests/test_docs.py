@@ -12,7 +12,7 @@ import hybridgcm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITHOUT_PYTHON = {"closures.md", "index.md", "steppers.md", "testing.md"}
+WITHOUT_PYTHON = {"bias_correction.md", "closures.md", "index.md", "steppers.md", "testing.md"}
 MODULES = sorted(m.name for m in pkgutil.walk_packages(hybridgcm.__path__, "hybridgcm."))
 
 
