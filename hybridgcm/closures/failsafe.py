@@ -35,8 +35,7 @@ class FailSafe(AbstractClosure):
 
     `inputs`: {name: (mean, deviation)}, each `[2][layer]`, rms then gradient, in units of the field and per metre;
     `outputs`: {forcing: rms per layer}. `from_data` takes them from training data. They are settings, not trained.
-    One transform of every input. `inner` is written down twice; a compiled step evaluates it once, but in a compiled
-    loop XLA does not merge all of it (Leith: 18 transforms, 14 if it did).
+    One transform of every input; `inner` is evaluated once, under derivatives twice.
     A closure that is slightly wrong all the time is found only by where it drives the state.
 
     Novelty detection with a taper: Sanford et al. (2022), arXiv:2211.13354.
@@ -91,24 +90,11 @@ class FailSafe(AbstractClosure):
         return {"inner": inner, "calls": count(0), "events": count(0), "first": count(-1), "weight": weight}
 
     def __call__(self, fields, grid, memory, key):
-        # Judged first, without derivatives. Then once more with inputs whose derivatives pass only if all is well: the
-        # values are the same, so the compiler may merge the two, and no derivative meets a NaN.
-        held = jax.lax.stop_gradient((self.inner, fields, memory["inner"]))
-        forcing, new = held[0](held[1], grid, held[2], key)
-        fine = _finite(new) & _finite(forcing)
-        on = fine & (self._weight(held[1], forcing, grid) > 0)
-        passing = lambda a, b: jnp.where(on, a, b) if eqx.is_inexact_array(a) else a
-        passed = jax.tree.map(passing, (self.inner, fields, memory["inner"]), held)
-        forcing, new = passed[0](passed[1], grid, passed[2], key)
-        new = jax.tree.map(passing, new, jax.lax.stop_gradient(new))
-        forcing = {name: jnp.where(on, f, 0) for name, f in forcing.items()}
-        weight = jnp.where(on, self._weight(passed[1], forcing, grid), 0)
-        kept = jax.tree.map(lambda a, old: jnp.where(_finite(a), a, old), new, memory["inner"])
+        forcing, inner, weight = _evaluate(self, fields, grid, memory["inner"], key)
         tapered = weight < 1
         first = jnp.where(tapered & (memory["first"] < 0), memory["calls"], memory["first"])
-        tapering = lambda f: scale(weight, f) if jnp.iscomplexobj(f) else weight * f
-        return {name: tapering(f) for name, f in forcing.items()}, {
-            "inner": kept,
+        return forcing, {
+            "inner": inner,
             "calls": memory["calls"] + 1,
             "events": memory["events"] + tapered,
             "first": first,
@@ -131,6 +117,31 @@ class FailSafe(AbstractClosure):
             weights.append(_taper(_rms(f, grid, unit), self.excess))
         w = jnp.min(jnp.concatenate(weights))
         return jnp.where(jnp.isfinite(w), w, 0)
+
+
+def _guarded(closure: FailSafe, fields: Fields, grid: AbstractGrid, memory, key):
+    """Tapered forcing, memory of `inner` without what is not finite, and w."""
+    forcing, new = closure.inner(fields, grid, memory, key)
+    fine = _finite(new) & _finite(forcing)
+    weight = jnp.where(fine, closure._weight(fields, forcing, grid), 0)
+    tapered = lambda f: scale(weight, f) if jnp.iscomplexobj(f) else weight * f
+    forcing = {name: jnp.where(weight > 0, tapered(f), 0) for name, f in forcing.items()}
+    return forcing, jax.tree.map(lambda a, old: jnp.where(_finite(a), a, old), new, memory), weight
+
+
+_evaluate = eqx.filter_custom_jvp(_guarded)
+
+
+@_evaluate.def_jvp
+def _derivative(primals, tangents):
+    """Tangents that are cut before and after `inner` where w = 0: selected, not multiplied, so a NaN inside is dropped.
+
+    Only here is `inner` evaluated twice, first to know w. The transpose cuts at the same two places.
+    """
+    out = _guarded(*primals)
+    cut = lambda tree: jax.tree.map(lambda a: jnp.where(out[2] > 0, a, 0), tree)
+    _, moved = eqx.filter_jvp(_guarded, primals, cut(tangents))
+    return out, cut(moved)
 
 
 def _rms_and_slope(a: Array, grid: AbstractGrid, unit: Array) -> Float[Array, "2 layer"]:
