@@ -49,11 +49,14 @@ class Run:
         with open(self._metrics, "a") as file:
             file.write(json.dumps(_jsonable(record)) + "\n")
 
-    def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    def stage(
+        self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None], version: str | None = None
+    ) -> Path:
         """The folder that `build(folder)` fills, now or in an earlier run with equal inputs and code.
 
         `inputs`: folders of earlier stages and other files (by content), dataclasses and plain values. The folder's
-        name is their hash with that of the package's source. A stage counts as done once its manifest is written,
+        name is their hash with that of the package's source, or with `version` where one is given: for data that are
+        too dear to be made anew for every change of the package. A stage counts as done once its manifest is written,
         last; a stage that was interrupted gets the same folder again, with whatever checkpoints are in it. A
         finished stage whose files have changed is put aside with a warning and built anew.
         """
@@ -62,7 +65,7 @@ class Run:
         from hybridgcm.preemption import stop_if_asked
 
         known = {key: _identity(key, value) for key, value in inputs.items()}
-        text = json.dumps({"stage": name, "inputs": known, "code": code_version()}, sort_keys=True)
+        text = json.dumps({"stage": name, "inputs": known, "code": version or code_version()}, sort_keys=True)
         folder = self.folder / "stages" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         manifest = folder / "manifest.json"
         if manifest.exists():
@@ -103,6 +106,19 @@ class Run:
         starts = json.loads(history.read_text())["starts"] if history.exists() else []
         with atomic(history) as temporary:
             temporary.write_text(json.dumps({"starts": [*starts, _environment()]}, indent=1))
+
+
+def parallel(workers: int, jobs: dict) -> dict:
+    """Results of the functions in `jobs`, by their keys, on threads: XLA releases Python's lock while it computes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {name: pool.submit(job) for name, job in jobs.items()}
+        try:
+            return {name: future.result() for name, future in futures.items()}
+        except BaseException:  # what waits need not start; what runs ends at its next checkpoint if that was asked
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def divisor(frames: int, most: int) -> int:

@@ -41,6 +41,7 @@ VARIABLES: dict[str, Variable] = {
     "c": Variable("1", "passive tracer anomaly"),
     "S": Variable("s-2", "subgrid forcing of potential vorticity, to be added to the tendency"),
     "energy": Variable("m2 s-2", "total energy per unit mass and depth"),
+    "ke": Variable("m2 s-2", "kinetic energy of the anomaly per unit mass"),
     "enstrophy": Variable("s-2", "potential enstrophy"),
     "time": Variable("s", "time since start", "time"),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments._run import Run, configure  # noqa: E402
+from experiments._run import Run, configure, parallel  # noqa: E402
 from experiments.closure.config import PRESETS  # noqa: E402
 
 PHYSICS = ("fine", "coarse", "operator", "length", "dt", "rd", "delta", "beta", "shear", "drag")
@@ -138,19 +138,6 @@ def free_runs(run, models: dict) -> dict[str, list[Path]]:
             jobs[label, member] = _stage(run, name, inputs | {"member": member}, build)
     found = parallel(config.workers, jobs)
     return {label: [found[label, member] for member in range(config.members)] for label in models}
-
-
-def parallel(workers: int, jobs: dict) -> dict:
-    """Results of the functions in `jobs`, by their keys, on threads: XLA releases Python's lock while it computes."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {name: pool.submit(job) for name, job in jobs.items()}
-        try:
-            return {name: future.result() for name, future in futures.items()}
-        except BaseException:  # what waits need not start; what runs ends at its next checkpoint if that was asked
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _free_run(config, closure, member, steps, folder):

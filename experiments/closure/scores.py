@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments._run import parallel
 from experiments.closure import figures, published, stages
 from experiments.closure.report import headline, write_report
 from hybridgcm import data, diagnostics, metrics, survivors
@@ -111,8 +112,6 @@ def _survival(run, models, entries, climates):
         inputs = {"runs": climates[label][0], "starts": config.survival_starts, "steps": config.survival_steps}
         folder = run.stage(f"survival-{''.join(c if c.isalnum() else '-' for c in label)}", inputs, build)
         return json.loads((folder / "survival.json").read_text())
-
-    from experiments.closure.run import parallel
 
     found = parallel(config.workers, {label: (lambda label=label: one(label)) for label in models})
     for label, survival in found.items():

@@ -19,8 +19,6 @@ from experiments.closure.config import Config
 from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
 
-hg.VARIABLES.setdefault("ke", hg.Variable("m2 s-2", "kinetic energy of the anomaly per unit mass"))
-
 
 def model(config: Config, n: int, closure=None) -> hg.Model:
     """The two-layer model on n² points with pyqg's filter and AB3, as in Ross et al. (2023)."""

@@ -1,0 +1,172 @@
+"""Truths of a flow, and what is made of them: training frames, and the climates that models are scored against."""
+
+import hashlib
+import json
+import os
+from functools import cached_property, partial
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from experiments._run import divisor, parallel
+from experiments.closure_benchmark.config import Truths
+from experiments.closure_benchmark.systems import System
+from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics
+from hybridgcm.files import atomic
+
+VERSION = "1"
+"""Raised whenever truths are made in another way; part of every row, so that no table mixes them."""
+LEARNING = 100
+"""Number of the first truth that closures learn from; those below are scored against."""
+
+
+def truths(run, flow) -> dict[str, list[Path]]:
+    """Folders of the truths of a flow, made now or found: {"reference", "train", "validation"}."""
+    config = run.config
+    lengths = {"spin_up": config.warm, "frames": 0, "climate": config.scored}
+    learning = {"spin_up": config.spin_up, "frames": config.frames, "climate": config.tuning}
+    count = config.learn + config.validation
+    jobs = {LEARNING + m: partial(_truth, run, flow, LEARNING + m, learning) for m in range(count)}
+    jobs |= {m: partial(_truth, run, flow, m, lengths) for m in range(config.members)}
+    found = parallel(os.cpu_count(), jobs)
+    learned = [found[LEARNING + m] for m in range(count)]
+    return {
+        "reference": [found[m] for m in range(config.members)],
+        "train": learned[: config.learn],
+        "validation": learned[config.learn :],
+    }
+
+
+def _truth(run, flow, member: int, lengths: dict) -> Path:
+    sizes = {"fine": run.config.fine, "stored": run.config.stored}
+    inputs = {"flow": flow, "member": member, **lengths, **sizes}
+    return run.stage(f"truth-{member}", inputs, partial(_make, flow, member, lengths, sizes), version=VERSION)
+
+
+def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
+    """One truth: spin-up, training frames on the stored grid, snapshots of its climate on its own grid."""
+    fine, stored = (flow.model(sizes[name], flow.dt) for name in ("fine", "stored"))
+    state = fine.encode(flow.start(member, sizes["fine"]), jr.key(member))
+    each = round(flow.snapshot / flow.dt)
+    frame = round(flow.frame / flow.dt)
+    grid = stored.equation.grid
+    frames = {
+        "save": eqx.Partial(_frame, stored), "every": frame, "coordinates": {"x": grid.x, "y": grid.y},
+        "dimensions": {name: ("layer", "y", "x") for name in ("q", "S")},
+    }  # fmt: skip
+    outputs = {
+        "spin_up": {"save": _energy, "every": each},
+        "frames": frames,
+        "climate": {"save": _snapshot, "every": each},
+    }
+    attrs = coarsen.metadata(fine, stored, coarsen.cutoff) | {"title": f"Truth of {flow.name}", "member": member}
+    for part, output in outputs.items():
+        if steps := lengths[part] * each:
+            chunk = divisor(steps // output["every"], max(1, each // output["every"]))
+            state = checkpoint.resumable_rollout(
+                fine, state, steps, folder / part, chunk=chunk, attrs=attrs,
+                progress=f"truth {flow.name} {member}, {part}", allow=True, **output,
+            )  # fmt: skip
+
+
+def _energy(model, state) -> dict:
+    return {"ke": diagnostics.kinetic_energy(model, state)}
+
+
+def _snapshot(model, state) -> dict:
+    return model.decode(state)
+
+
+def _frame(stored, fine, state) -> dict:
+    return coarsen.sample(fine, stored, state.y, coarsen.cutoff)
+
+
+class Data:
+    """What the truths of a flow are for one system: everything on its grid, by its operator, with its sign.
+
+    `system`; `sizes` of the truths; `folder` for what is derived; `folders` of the truths as `truths` gives them.
+    """
+
+    def __init__(self, system: System, sizes: Truths, folder: Path, folders: dict[str, list[Path]]):
+        self.system, self.folders = system, folders
+        self.fine, self.stored, self.cache = sizes.fine, sizes.stored, folder / "derived"
+
+    @cached_property
+    def train(self) -> list[dict[str, np.ndarray]]:
+        """Frames of the training truths, one dict {q (s-1), S (s-2)} `[time, layer, y, x]` each, `flow.frame` apart."""
+        return [self._frames(folder) for folder in self.folders["train"]]
+
+    @cached_property
+    def validation(self) -> list[dict[str, np.ndarray]]:
+        """The same of truths that nothing is trained on."""
+        return [self._frames(folder) for folder in self.folders["validation"]]
+
+    @cached_property
+    def reference(self) -> metrics.Climate:
+        """The climate that closures are scored against. Never for training, tuning or stopping."""
+        return self._climate("reference", ("reference",))
+
+    @cached_property
+    def tuning(self) -> metrics.Climate:
+        """The climate of the training and validation truths."""
+        return self._climate("tuning", ("train", "validation"))
+
+    @property
+    def version(self) -> str:
+        """Digest of the truths: rows of different ones are not comparable."""
+        manifests = [folder / "manifest.json" for name in sorted(self.folders) for folder in self.folders[name]]
+        files = [json.loads(manifest.read_text())["files"] for manifest in manifests]
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _frames(self, folder: Path) -> dict[str, np.ndarray]:
+        stored, low = self.system.flow.model(self.stored, self.system.dt), self.system.model()
+        frames = data.read_store(folder / "frames" / "output.zarr")
+        return _on_grid(stored.equation, low.equation, self.system.coarsen, frames["q"].values, frames["S"].values)
+
+    def _climate(self, label: str, kinds: tuple[str, ...]) -> metrics.Climate:
+        """Pooled over truths; kept in a file, since it takes a minute."""
+        path = self.cache / f"{label}-{self.system.n}-{self.system.operator}-{self.version}.npz"
+        if not path.exists():
+            fine, grid = self.system.flow.model(self.fine, self.system.flow.dt), self.system.model().equation.grid
+            folders = [folder for kind in kinds for folder in self.folders[kind]]
+            read = lambda folder: data.read_store(folder / "climate" / "output.zarr")["q"].values
+            one = lambda folder: metrics.climate(fine, read(folder), coarse=grid, operator=self.system.coarsen)
+            _write(path, metrics.pool(*map(one, folders)))
+        return _read(path)
+
+
+def _write(path: Path, climate: metrics.Climate):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = {name: value for name, value in vars(climate).items() if name != "spectra"}
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **fields, **{f"spectra.{name}": a for name, a in climate.spectra.items()})
+
+
+def _read(path: Path) -> metrics.Climate:
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    spectra = {name.removeprefix("spectra."): a for name, a in arrays.items() if name.startswith("spectra.")}
+    fields = {name: a for name, a in arrays.items() if not name.startswith("spectra.")}
+    return metrics.Climate(**fields | {"limit": float(fields["limit"])}, spectra=spectra)
+
+
+def _on_grid(stored, low, operator, q: np.ndarray, S: np.ndarray) -> dict[str, np.ndarray]:
+    """Coarse q and S of an operator from those of the sharp cut-off at more modes.
+
+    Since the cut-off c of the stored grid keeps all that `operator` reads, operator(F) = operator(c(F)), and
+    c(F) = S + F_stored(c(q)) by the definition of S (`coarsen.subgrid_forcing`).
+    """
+    grid, coarse = stored.grid, low.grid
+
+    def one(pair):
+        q_hat, S_hat = map(grid.to_spectral, pair)
+        tendency = operator(S_hat + stored.explicit(0.0, {"q": q_hat})["q"], grid, coarse)
+        q_bar = operator(q_hat, grid, coarse)
+        return coarse.to_grid(q_bar), coarse.to_grid(tendency - low.explicit(0.0, {"q": q_bar})["q"])
+
+    q_bar, S_bar = jax.jit(lambda q, S: jax.lax.map(one, (q, S)))(jnp.asarray(q), jnp.asarray(S))
+    return {"q": np.asarray(q_bar), "S": np.asarray(S_bar)}

@@ -1,0 +1,5 @@
+"""The table."""
+
+
+def write(root):
+    pass

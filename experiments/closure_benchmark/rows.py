@@ -1,0 +1,166 @@
+"""One row: a closure of one method and seed, made for one system, scored on one."""
+
+import functools
+import importlib.util
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments._run import Run, parallel
+from experiments.closure_benchmark import scores
+from experiments.closure_benchmark.config import Truths
+from experiments.closure_benchmark.data import VERSION, Data, truths
+from experiments.closure_benchmark.systems import system as system_of
+from experiments.closure_benchmark.training import Problem
+from hybridgcm import checkpoint, closures
+from hybridgcm.files import FolderInUse, atomic
+from hybridgcm.fingerprint import code_version, environment
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make closures: the function of a Python file.
+
+    `name`: of the file; `title`: first line of its docstring, for the table; `seeds`: whether its result depends on
+    the seed (the file's `SEEDS`, True unless it says otherwise).
+    """
+
+    name: str
+    title: str
+    seeds: bool
+    closure: Callable
+
+
+def load_method(name: str, folder: Path) -> Method:
+    """The method of a file `folder/NAME.py`, or of the file at the path NAME. Raises `ValueError` for what is none."""
+    path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.py") if file.stem[0] != "_"))
+        raise ValueError(f"there is no method {name!r}; there are {known}, or give the path of a Python file")
+    spec = importlib.util.spec_from_file_location(f"closure_method_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "closure", None)):
+        raise ValueError(f"{path} needs a function closure(problem, seed, folder) that returns a closure or None")
+    title = (module.__doc__ or path.stem).strip().splitlines()[0].rstrip(".")
+    return Method(path.stem, title, getattr(module, "SEEDS", True), module.closure)
+
+
+def row(root: Path, config, name: str, method: Method, seed: int, trained_on: str | None = None) -> Path:
+    """The file of one row, made now unless it is there.
+
+    A closure that cannot be made or that fails in the model makes a row too, with the reason.
+    """
+    system = system_of(name)
+    label = method.name if trained_on is None else f"{method.name}@{system_of(trained_on).name}"
+    folder = root / "rows" / system.name / label / f"seed-{seed}"
+    file = folder / "row.json"
+    if file.exists() and "failed" not in json.loads(file.read_text()):
+        print(f"[{system.name} {label} seed {seed}] done before", flush=True)
+        return file
+    sets = open_data(root, config.truths, system)
+    with Run(folder, config) as run:
+        about = {
+            "system": system.name, "method": method.name, "title": method.title, "seed": seed, "kind": "closure",
+            "trained_on": trained_on and system_of(trained_on).name, "data": sets.version, "protocol": VERSION,
+            "code": code_version(), "environment": environment(), "date": time.strftime("%Y-%m-%d"),
+        }  # fmt: skip
+        try:
+            closure, about["training_seconds"] = make(root, config, trained_on or name, method, seed)
+            about |= _scores(run, root, system, sets, closure, method)
+        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ArithmeticError) as error:
+            traceback.print_exc()
+            about["failed"] = f"{type(error).__name__}: {error}"
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(_plain(about), indent=1))
+    return file
+
+
+@functools.cache
+def open_data(root: Path, sizes: Truths, system) -> Data:
+    """The data of a system; truths of its flow are made first, or waited for if another process is making them."""
+    return Data(system, sizes, root / "data" / system.flow.name, _truths(root, sizes, system.flow))
+
+
+@functools.cache
+def _truths(root: Path, sizes: Truths, flow) -> dict[str, list[Path]]:
+    folder = root / "data" / flow.name
+    while True:
+        try:
+            with Run(folder, sizes) as run:
+                return truths(run, flow)
+        except FolderInUse as error:
+            print(f"waiting: {error}", flush=True)
+            time.sleep(20)
+
+
+def make(root: Path, config, name: str, method: Method, seed: int):
+    """(closure, seconds of its training): of a method for a system, trained now or before."""
+    system = system_of(name)
+    folder = root / "closures" / system.name / method.name / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    closure = method.closure(Problem(config, open_data(root, config.truths, system)), seed, folder)
+    record = folder / "seconds.json"
+    if not record.exists():  # of a training that was interrupted: of its last part
+        record.write_text(json.dumps(time.monotonic() - begin))
+    if closure is not None:
+        checkpoint.save(folder / "closure.ckpt", closure, {"system": system.name, "method": method.name, "seed": seed})
+    return closure, json.loads(record.read_text())
+
+
+def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dict:
+    """Everything that is measured of one closure; `unit` and `tuned` are its free runs at amplitude 1 and the best."""
+    truths = run.config.truths
+    none = None if closure is None else _none(root, run.config, system)
+    start = {"q": sets.validation[0]["q"][0]}
+    found = {"ms_per_step": scores.milliseconds(system.model(closure), start)}
+    found["ms_without"] = scores.milliseconds(system.model(), start)
+
+    def free(closure):
+        one = lambda m: scores.free_run(run, system, closure, m, truths.warm, truths.scored, truths.fine)
+        folders = parallel(2, {m: (lambda m=m: one(m)) for m in range(run.config.members)})
+        climates = [scores.climate(system, closure, folder, truths.scored) for folder in folders.values()]
+        return scores.free_scores(climates, sets.reference, none)
+
+    found["unit"] = free(closure) | {"amplitude": 1.0}
+    found["forecast_days"] = scores.forecast_days(system, sets, closure)
+    if closure is not None:
+        found["offline"] = scores.offline_scores(system, sets, closure)
+        if run.config.amplitudes:
+            found["tuning"] = scores.tune(run, system, sets, closure)
+            best = found["tuning"]["best"]
+            scaled = closure if best == 1 else closures.Scaled(closure, best)
+            found["tuned"] = (found["unit"] if best == 1 else free(scaled)) | {"amplitude": best}
+    if run.config.starts:
+        found["survival"] = scores.survival(run, system, closure, sets)
+    return found
+
+
+def _none(root: Path, config, system):
+    """The climate of the model without closure, which similarities are relative to."""
+    file = row(root, config, system.name, load_method("none", Path(__file__).with_name("methods")), 0)
+    folders = sorted(file.parent.glob("stages/free-*"), key=lambda folder: folder.name)
+    from hybridgcm import metrics
+
+    climates = [scores.climate(system, None, folder, config.truths.scored) for folder in folders]
+    return None if None in climates else metrics.pool(*climates)
+
+
+def _plain(value):
+    """JSON's types; numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,150 @@
+"""What a closure is worth: free runs against the truth's climate, a-priori skill, forecasts, survival and cost."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import hybridgcm as hg
+from experiments._run import divisor
+from experiments.closure_benchmark.data import LEARNING, VERSION, Data
+from hybridgcm import checkpoint, closures, data, diagnostics, metrics
+from hybridgcm.fingerprint import digest
+
+ALL = 10**9
+"""More snapshots than any climate has: all of them are compared."""
+DAY = 86400.0
+
+
+def free_run(run, system, closure, member: int, warm: int, scored: int, fine: int) -> Path:
+    """Folder of one free run: snapshots in `run/output.zarr`, the scored ones last, or `blew_up.json` if it did."""
+    inputs = {"closure": digest(closure), "system": system, "member": member, "warm": warm, "scored": scored}
+    build = partial(_free_run, system, closure, member, warm, scored, fine)
+    return run.stage(f"free-{member}", inputs | {"fine": fine}, build, version=VERSION)
+
+
+def _free_run(system, closure, member, warm, scored, fine, folder: Path):
+    low, each = system.model(closure), round(system.flow.snapshot / system.dt)
+    state = low.encode(system.start(member, fine), jr.key(member))
+    try:
+        checkpoint.resumable_rollout(
+            low, state, (warm + scored) * each, folder / "run", every=each, chunk=divisor(warm + scored, 16),
+            save=_snapshot, attrs={"title": f"Free run of {system.name}", "member": member}, allow=True,
+        )  # fmt: skip
+    except hg.BlewUp as error:
+        (folder / "blew_up.json").write_text(json.dumps({"field": error.field, "step": error.step}))
+
+
+def _snapshot(model, state) -> dict:
+    return model.decode(state)
+
+
+def climate(system, closure, folder: Path, scored: int) -> metrics.Climate | None:
+    """The climate of the last snapshots of one free run; None if it blew up."""
+    if (folder / "blew_up.json").exists():
+        return None
+    return metrics.climate(system.model(closure), data.read_store(folder / "run" / "output.zarr")["q"].values[-scored:])
+
+
+def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None) -> dict:
+    """Distributional and spectral errors (pooled, and run by run) and similarities; none if a run did not finish."""
+    finished = [one for one in climates if one is not None]
+    scores = {"finished": len(finished), "runs": len(climates)}
+    if len(finished) < len(climates):
+        return scores
+    pooled = metrics.pool(*finished)
+    both = lambda errors: {name: errors[name] for name in ("distributional", "spectral")}
+    scores["errors"] = metrics.perezhogin_errors(pooled, target, last=ALL)
+    scores["single"] = [both(metrics.perezhogin_errors(one, target, last=ALL)) for one in finished]
+    scores["spectra"] = {name: a.tolist() for name, a in pooled.spectra.items()}
+    if none is not None:
+        scores["similarities"] = metrics.ross_similarities(pooled, none, target, last=ALL)
+    return scores
+
+
+def tune(run, system, sets: Data, closure) -> dict:
+    """Errors of free runs with multiples of the closure against the climate of the training truths, and the best one.
+
+    The best has the smallest product of distributional and spectral error. Nothing of the scored truths is used.
+    """
+    config, truths = run.config, run.config.truths
+    rows = {}
+    for amplitude in sorted({1.0, *config.amplitudes}):
+        scaled = closure if amplitude == 1 else closures.Scaled(closure, amplitude)
+        members = range(LEARNING, LEARNING + config.tuning_members)
+        warm, scored = truths.spin_up + truths.frames, truths.tuning
+        folders = [free_run(run, system, scaled, m, warm, scored, truths.fine) for m in members]
+        scores = free_scores([climate(system, scaled, folder, scored) for folder in folders], sets.tuning, None)
+        rows[amplitude] = {name: scores.get("errors", {}).get(name) for name in ("distributional", "spectral")}
+    product = lambda row: row["distributional"] * row["spectral"] if row["spectral"] is not None else np.inf
+    return {"rows": rows, "best": min(rows, key=lambda amplitude: product(rows[amplitude]))}
+
+
+def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
+    """R² and correlation of the forcing with S per layer, over all validation frames and points.
+
+    Fields are centred per layer. For a closure that draws noise: of one draw.
+    """
+    low = system.model(closure)
+
+    def forcing(q, key):
+        state = low.encode({"q": q}, key)
+        made, _ = closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
+        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
+
+    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
+    keys = jr.split(jr.key(7), len(q))
+    made = np.asarray(jax.jit(lambda q, keys: jax.lax.map(lambda a: forcing(*a), (q, keys)))(q, keys), float)
+    axes = (0, 2, 3)
+    error, spread = np.mean((made - S) ** 2, axes), np.var(S, axes, dtype=float)
+    return {
+        "R2": (1 - error / spread).tolist(),
+        "correlation": [float(np.corrcoef(made[:, i].ravel(), S[:, i].ravel())[0, 1]) for i in range(S.shape[1])],
+    }
+
+
+def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:
+    """Days until the model's potential vorticity correlates less than .5 with the truth's, median over starts."""
+    low = system.model(closure)
+    step, frame = system.dt, system.flow.frame
+    apart = max(1, round(DAY / frame))
+    each = round(apart * frame / step)
+    q = np.concatenate([part["q"][None] for part in sets.validation])
+    length = min(round(days * DAY / frame), q.shape[1] - 1) // apart
+    first = np.linspace(0, q.shape[1] - 1 - length * apart, -(-starts // len(q))).astype(int)
+    run = eqx.filter_jit(lambda m, s: hg.rollout(m, s, each * length, every=each, save=_snapshot)[1]["save"]["q"])
+    found = []
+    for part in q:
+        for i in first:
+            prediction = run(low, low.encode({"q": jnp.asarray(part[i])}, jr.key(int(i))))
+            truth = part[i + apart : i + 1 + apart * length : apart]
+            when = np.arange(1, length + 1) * apart * frame / DAY
+            found.append(diagnostics.decorrelation_time(prediction, truth, when))
+    return float(np.median(found))
+
+
+def survival(run, system, closure, sets: Data) -> dict:
+    """`survival` steps from each of `starts` states of the validation truths: survivors of attempts, and why not."""
+    q = np.concatenate([part["q"] for part in sets.validation])
+    starts = q[:: max(1, len(q) // run.config.starts)][: run.config.starts]
+    low, steps = system.model(closure), run.config.survival
+    found = hg.survivors(low, {"q": starts}, steps, every=divisor(steps, 500), reference={"q": sets.tuning.q[0]})
+    return found._asdict()
+
+
+def milliseconds(model: hg.Model, start, steps: int = 200) -> float:
+    """Milliseconds per step, the least of five runs."""
+    run = eqx.filter_jit(lambda model, state: hg.rollout(model, state, steps, every=steps, save=None)[0])
+    state = run(model, model.encode(start, jr.key(0)))
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        state = jax.block_until_ready(run(model, state))
+        times.append(time.perf_counter() - begin)
+    return 1e3 * float(min(times)) / steps
