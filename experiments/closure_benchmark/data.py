@@ -123,9 +123,16 @@ class Data:
         return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
     def _frames(self, folder: Path) -> dict[str, np.ndarray]:
-        stored, low = self.system.flow.model(self.stored, self.system.dt), self.system.model()
-        frames = data.read_store(folder / "frames" / "output.zarr")
-        return _on_grid(stored.equation, low.equation, self.system.coarsen, frames["q"].values, frames["S"].values)
+        """Memory-mapped from a file, since making them takes a minute per year of truth."""
+        path = self.cache / f"frames-{self.system.n}-{self.system.operator}-{folder.name}.npy"
+        if not path.exists():
+            stored, low = self.system.flow.model(self.stored, self.system.dt), self.system.model()
+            frames = data.read_store(folder / "frames" / "output.zarr")
+            found = _on_grid(stored.equation, low.equation, self.system.coarsen, frames["q"].values, frames["S"].values)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, np.stack([found["q"], found["S"]]))
+        return dict(zip(("q", "S"), np.load(path, mmap_mode="r"), strict=True))
 
     def _climate(self, label: str, kinds: tuple[str, ...]) -> metrics.Climate:
         """Pooled over truths; kept in a file, since it takes a minute."""
