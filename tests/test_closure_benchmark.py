@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from experiments.closure_benchmark import data, rows, systems  # noqa: E402
+from experiments.closure_benchmark import data, ross, rows, systems  # noqa: E402
 from experiments.closure_benchmark.config import SMOKE, Truths  # noqa: E402
 from hybridgcm import coarsen  # noqa: E402
 
@@ -77,6 +77,17 @@ def test_a_row_says_what_was_measured_and_from_what(root):
     assert none["unit"]["errors"]["distributional"] > 0
 
 
+def test_similarities_by_the_protocol_of_ross_are_zero_for_no_closure_and_differ_for_one(root, monkeypatch):
+    monkeypatch.setattr(rows, "ROSS", (16, 14400.0))
+    found = written(root, rows.load_method("backscatter", METHODS))
+    (single,) = found["unit"]["ross"]
+    assert len(single) == 18 and all(np.isfinite(value) and value != 0 for value in single.values())
+    system = systems.system("eddy16")
+    others = rows._without(root, TINY, system)
+    (same,) = ross.similarities(rows.open_data(root, TINY.truths, system), None, others, others)
+    assert set(same.values()) == {0.0}
+
+
 def test_a_finished_row_is_not_made_again(root, capsys):
     method = rows.load_method("none", METHODS)
     file = rows.row(root, TINY, "eddy16", method, 0)
@@ -103,7 +114,8 @@ def test_a_users_closure_that_blows_up_is_scored_as_not_finished(root, tmp_path)
     file = tmp_path / "explosive.py"
     file.write_text("import hybridgcm as hg\n\n\ndef closure(problem, seed, folder):\n    return hg.Leith(1e4)\n")
     found = written(root, rows.load_method(str(file), METHODS))
-    assert found["unit"] == {"finished": 0, "runs": 1, "amplitude": 1.0}
+    unit = found["unit"]
+    assert (unit["finished"], unit["runs"]) == (0, 1) and "errors" not in unit
 
 
 def test_files_that_are_no_method_are_refused(tmp_path):

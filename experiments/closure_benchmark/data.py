@@ -92,8 +92,7 @@ class Data:
     """
 
     def __init__(self, system: System, sizes: Truths, folder: Path, folders: dict[str, list[Path]]):
-        self.system, self.folders = system, folders
-        self.fine, self.stored, self.cache = sizes.fine, sizes.stored, folder / "derived"
+        self.system, self.sizes, self.folders, self.cache = system, sizes, folders, folder / "derived"
 
     @cached_property
     def train(self) -> list[dict[str, np.ndarray]]:
@@ -126,7 +125,7 @@ class Data:
         """Memory-mapped from a file, since making them takes a minute per year of truth."""
         path = self.cache / f"frames-{self.system.n}-{self.system.operator}-{folder.name}.npy"
         if not path.exists():
-            stored, low = self.system.flow.model(self.stored, self.system.dt), self.system.model()
+            stored, low = self.system.flow.model(self.sizes.stored, self.system.dt), self.system.model()
             frames = data.read_store(folder / "frames" / "output.zarr")
             found = _on_grid(stored.equation, low.equation, self.system.coarsen, frames["q"].values, frames["S"].values)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,22 +137,24 @@ class Data:
         """Pooled over truths; kept in a file, since it takes a minute."""
         path = self.cache / f"{label}-{self.system.n}-{self.system.operator}-{self.version}.npz"
         if not path.exists():
-            fine, grid = self.system.flow.model(self.fine, self.system.flow.dt), self.system.model().equation.grid
+            fine, grid = self.system.flow.model(self.sizes.fine, self.system.flow.dt), self.system.model().equation.grid
             folders = [folder for kind in kinds for folder in self.folders[kind]]
             read = lambda folder: data.read_store(folder / "climate" / "output.zarr")["q"].values
             one = lambda folder: metrics.climate(fine, read(folder), coarse=grid, operator=self.system.coarsen)
-            _write(path, metrics.pool(*map(one, folders)))
-        return _read(path)
+            write_climate(path, metrics.pool(*map(one, folders)))
+        return read_climate(path)
 
 
-def _write(path: Path, climate: metrics.Climate):
+def write_climate(path: Path, climate: metrics.Climate):
+    """A climate as one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fields = {name: value for name, value in vars(climate).items() if name != "spectra"}
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **fields, **{f"spectra.{name}": a for name, a in climate.spectra.items()})
 
 
-def _read(path: Path) -> metrics.Climate:
+def read_climate(path: Path) -> metrics.Climate:
+    """What `write_climate` wrote."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     spectra = {name.removeprefix("spectra."): a for name, a in arrays.items() if name.startswith("spectra.")}

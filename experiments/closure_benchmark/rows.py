@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from experiments._run import Run, parallel
-from experiments.closure_benchmark import scores
+from experiments.closure_benchmark import ross, scores
 from experiments.closure_benchmark.config import Truths
 from experiments.closure_benchmark.data import VERSION, Data, truths
 from experiments.closure_benchmark.systems import system as system_of
 from experiments.closure_benchmark.training import Problem
-from hybridgcm import checkpoint, closures
+from hybridgcm import checkpoint, closures, metrics
 from hybridgcm.files import FolderInUse, atomic
 from hybridgcm.fingerprint import code_version, environment
+
+ROSS = (64, 3600.0)
+"""Points and time step, s, at which Ross et al. (2023) published similarities."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def make(root: Path, config, name: str, method: Method, seed: int):
 def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dict:
     """Everything that is measured of one closure; `unit` and `tuned` are its free runs at amplitude 1 and the best."""
     truths = run.config.truths
-    none = None if closure is None else _none(root, run.config, system)
+    others = None if closure is None else _without(root, run.config, system)
+    none = None if others is None else _pooled(system, others, truths.scored)
     start = {"q": sets.validation[0]["q"][0]}
     found = {"ms_per_step": scores.milliseconds(system.model(closure), start)}
     found["ms_without"] = scores.milliseconds(system.model(), start)
@@ -127,7 +131,11 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
         one = lambda m: scores.free_run(run, system, closure, m, truths.warm, truths.scored, truths.fine)
         folders = parallel(2, {m: (lambda m=m: one(m)) for m in range(run.config.members)})
         climates = [scores.climate(system, closure, folder, truths.scored) for folder in folders.values()]
-        return scores.free_scores(climates, sets.reference, none)
+        found = scores.free_scores(climates, sets.reference, none)
+        found["folders"] = [folder.name for folder in folders.values()]
+        if none is not None and "errors" in found and (system.n, system.dt) == ROSS:
+            found["ross"] = ross.similarities(sets, closure, list(folders.values()), others)
+        return found
 
     found["unit"] = free(closure) | {"amplitude": 1.0}
     found["forecast_days"] = scores.forecast_days(system, sets, closure)
@@ -143,13 +151,16 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
     return found
 
 
-def _none(root: Path, config, system):
-    """The climate of the model without closure, which similarities are relative to."""
+def _without(root: Path, config, system) -> list[Path]:
+    """Free runs of the model without closure, which similarities are relative to."""
     file = row(root, config, system.name, load_method("none", Path(__file__).with_name("methods")), 0)
-    folders = sorted(file.parent.glob("stages/free-*"), key=lambda folder: folder.name)
-    from hybridgcm import metrics
+    found = json.loads(file.read_text())
+    return [file.parent / "stages" / name for name in found["unit"]["folders"]]
 
-    climates = [scores.climate(system, None, folder, config.truths.scored) for folder in folders]
+
+def _pooled(system, folders: list[Path], scored: int) -> metrics.Climate | None:
+    """The climate of free runs without closure; None if one of them blew up."""
+    climates = [scores.climate(system, None, folder, scored) for folder in folders]
     return None if None in climates else metrics.pool(*climates)
 
 

@@ -1,0 +1,47 @@
+"""The similarities of Ross et al. (2023) by their own protocol: single runs of ten years against the raw truth."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.closure_benchmark.data import Data, read_climate, write_climate
+from hybridgcm import data, metrics
+
+LAST = 10
+"""Snapshots, 1000 h apart, whose values are compared."""
+YEARS = 10
+SECONDS = 360 * 86400.0
+
+
+def similarities(sets: Data, closure, folders: list[Path], without: list[Path]) -> list[dict[str, float]]:
+    """The 18 similarities of every run: model m against truth m, relative to the model without closure m.
+
+    Distributions of the last ten snapshots before year ten, with the mean flow, on grids of their own; spectra are
+    means over years five to ten. `folders`, `without`: free runs with and without closure, member by member. This is
+    `metrics.ross_similarities` with the truth as it is, not coarse-grained; doi:10.1029/2022MS003258.
+    """
+    low, bare = sets.system.model(closure), sets.system.model()
+    end = _end(sets)
+    found = []
+    for member, (folder, other) in enumerate(zip(folders, without, strict=True)):
+        read = lambda where: data.read_store(where / "run" / "output.zarr")["q"].values[-sets.sizes.scored :][:end]
+        three = metrics.climate(low, read(folder)), metrics.climate(bare, read(other)), _truth(sets, member, end)
+        found.append(metrics.ross_similarities(*three, last=LAST))
+    return found
+
+
+def _end(sets: Data) -> int:
+    """Number of scored snapshots before year ten, or all of a shorter benchmark."""
+    ten_years = int(YEARS * SECONDS / sets.system.flow.snapshot) - sets.sizes.warm
+    return max(1, min(ten_years, sets.sizes.scored))
+
+
+def _truth(sets: Data, member: int, end: int) -> metrics.Climate:
+    """Raw climate of one truth: fields of the last snapshots, spectra of all before year ten; kept in a file."""
+    path = sets.cache / f"ross-{member}-{sets.version}.npz"
+    if not path.exists():
+        fine = sets.system.flow.model(sets.sizes.fine, sets.system.flow.dt)
+        q = data.read_store(sets.folders["reference"][member] / "climate" / "output.zarr")["q"].values[:end]
+        spectra = metrics.climate(fine, q).spectra
+        write_climate(path, metrics.climate(fine, np.asarray(q[-LAST:]), spectra=spectra))
+    return read_climate(path)
