@@ -19,6 +19,17 @@ def view(model: AbstractModel, state: State) -> dict:
     return model.view(state)
 
 
+def thinned(function: Callable[[Any, State], Any], n: int, model, state: State):
+    """n · function(model, state) at every n-th step, else zero: its mean over steps is that over these samples.
+
+    For `mean=eqx.Partial(thinned, function, n)` of `rollout`, where `function` costs more than a step. The frame's
+    number of steps should be a multiple of n.
+    """
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), eqx.filter_eval_shape(function, model, state))
+    some = lambda: jax.tree.map(lambda a: n * a, function(model, state))
+    return jax.lax.cond(state.step % n == 0, some, lambda: zero)
+
+
 class BlewUp(RuntimeError):
     """A rollout left the physical range: not finite, or faster than the grid can carry.
 

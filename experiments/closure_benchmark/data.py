@@ -13,12 +13,13 @@ import jax.random as jr
 import numpy as np
 
 from experiments._run import divisor, parallel
+from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.config import Truths
 from experiments.closure_benchmark.systems import System
 from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics
 from hybridgcm.files import atomic
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever truths are made in another way; part of every row, so that no table mixes them."""
 LEARNING = 100
 """Number of the first truth that closures learn from; those below are scored against."""
@@ -58,27 +59,23 @@ def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
         "save": eqx.Partial(_frame, stored), "every": frame, "coordinates": {"x": grid.x, "y": grid.y},
         "dimensions": {name: ("layer", "y", "x") for name in ("q", "S")},
     }  # fmt: skip
-    outputs = {
-        "spin_up": {"save": _energy, "every": each},
-        "frames": frames,
-        "climate": {"save": _snapshot, "every": each},
-    }
     attrs = coarsen.metadata(fine, stored, coarsen.cutoff) | {"title": f"Truth of {flow.name}", "member": member}
+    outputs = {
+        "spin_up": {"save": _energy, "every": each, "attrs": attrs},
+        "frames": frames | {"attrs": attrs},
+        "climate": {"every": each} | spectra.sampled(fine, each, spectra.transfers(flow, sizes["fine"]), attrs),
+    }
     for part, output in outputs.items():
         if steps := lengths[part] * each:
             chunk = divisor(steps // output["every"], max(1, each // output["every"]))
             state = checkpoint.resumable_rollout(
-                fine, state, steps, folder / part, chunk=chunk, attrs=attrs,
-                progress=f"truth {flow.name} {member}, {part}", allow=True, **output,
+                fine, state, steps, folder / part, chunk=chunk, progress=f"truth {flow.name} {member}, {part}",
+                allow=True, **output,
             )  # fmt: skip
 
 
 def _energy(model, state) -> dict:
     return {"ke": diagnostics.kinetic_energy(model, state)}
-
-
-def _snapshot(model, state) -> dict:
-    return model.decode(state)
 
 
 def _frame(stored, fine, state) -> dict:
@@ -139,10 +136,14 @@ class Data:
         if not path.exists():
             fine, grid = self.system.flow.model(self.sizes.fine, self.system.flow.dt), self.system.model().equation.grid
             folders = [folder for kind in kinds for folder in self.folders[kind]]
-            read = lambda folder: data.read_store(folder / "climate" / "output.zarr")["q"].values
-            one = lambda folder: metrics.climate(fine, read(folder), coarse=grid, operator=self.system.coarsen)
-            write_climate(path, metrics.pool(*map(one, folders)))
+            write_climate(path, metrics.pool(*[self._truth(fine, grid, folder) for folder in folders]))
         return read_climate(path)
+
+    def _truth(self, fine, grid, folder: Path) -> metrics.Climate:
+        """The climate of one truth, coarse-grained."""
+        run = data.read_store(folder / "climate" / "output.zarr")
+        means = spectra.means(run, spectra.label(self.system))
+        return metrics.climate(fine, run["q"].values, coarse=grid, operator=self.system.coarsen, spectra=means)
 
 
 def write_climate(path: Path, climate: metrics.Climate):

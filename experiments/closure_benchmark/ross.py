@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
+from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.data import Data, read_climate, write_climate
 from hybridgcm import data, metrics
 
@@ -24,10 +23,15 @@ def similarities(sets: Data, closure, folders: list[Path], without: list[Path]) 
     end = _end(sets)
     found = []
     for member, (folder, other) in enumerate(zip(folders, without, strict=True)):
-        read = lambda where: data.read_store(where / "run" / "output.zarr")["q"].values[-sets.sizes.scored :][:end]
-        three = metrics.climate(low, read(folder)), metrics.climate(bare, read(other)), _truth(sets, member, end)
-        found.append(metrics.ross_similarities(*three, last=LAST))
+        first = slice(-sets.sizes.scored, end - sets.sizes.scored or None)
+        runs = [data.read_store(where / "run" / "output.zarr").isel(time=first) for where in (folder, other)]
+        climates = [_climate(model, run) for model, run in zip((low, bare), runs, strict=True)]
+        found.append(metrics.ross_similarities(*climates, _truth(sets, member, end), last=LAST))
     return found
+
+
+def _climate(model, run) -> metrics.Climate:
+    return metrics.climate(model, run["q"].values[-LAST:], spectra=spectra.means(run))
 
 
 def _end(sets: Data) -> int:
@@ -41,7 +45,6 @@ def _truth(sets: Data, member: int, end: int) -> metrics.Climate:
     path = sets.cache / f"ross-{member}-{sets.version}.npz"
     if not path.exists():
         fine = sets.system.flow.model(sets.sizes.fine, sets.system.flow.dt)
-        q = data.read_store(sets.folders["reference"][member] / "climate" / "output.zarr")["q"].values[:end]
-        spectra = metrics.climate(fine, q).spectra
-        write_climate(path, metrics.climate(fine, np.asarray(q[-LAST:]), spectra=spectra))
+        run = data.read_store(sets.folders["reference"][member] / "climate" / "output.zarr")
+        write_climate(path, _climate(fine, run.isel(time=slice(end))))
     return read_climate(path)

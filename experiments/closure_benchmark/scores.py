@@ -13,6 +13,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments._run import divisor
+from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.data import LEARNING, VERSION, Data
 from hybridgcm import checkpoint, closures, data, diagnostics, metrics
 from hybridgcm.fingerprint import digest
@@ -35,7 +36,7 @@ def _free_run(system, closure, member, warm, scored, fine, folder: Path):
     try:
         checkpoint.resumable_rollout(
             low, state, (warm + scored) * each, folder / "run", every=each, chunk=divisor(warm + scored, 16),
-            save=_snapshot, attrs={"title": f"Free run of {system.name}", "member": member}, allow=True,
+            allow=True, **spectra.sampled(low, each, attrs={"title": f"Free run of {system.name}", "member": member}),
         )  # fmt: skip
     except hg.BlewUp as error:
         (folder / "blew_up.json").write_text(json.dumps({"field": error.field, "step": error.step}))
@@ -49,7 +50,8 @@ def climate(system, closure, folder: Path, scored: int) -> metrics.Climate | Non
     """The climate of the last snapshots of one free run; None if it blew up."""
     if (folder / "blew_up.json").exists():
         return None
-    return metrics.climate(system.model(closure), data.read_store(folder / "run" / "output.zarr")["q"].values[-scored:])
+    run = data.read_store(folder / "run" / "output.zarr").isel(time=slice(-scored, None))
+    return metrics.climate(system.model(closure), run["q"].values, spectra=spectra.means(run))
 
 
 def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None) -> dict:
@@ -87,26 +89,31 @@ def tune(run, system, sets: Data, closure) -> dict:
 
 
 def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
-    """R² and correlation of the forcing with S per layer, over all validation frames and points.
+    """R² and correlation of the forcing with S per layer, over validation frames and points, fields centred per layer.
 
-    Fields are centred per layer. For a closure that draws noise: of one draw.
+    `resolved`: of the scales that pyqg's filter leaves alone, which closures of the benchmark are trained on; `all`:
+    of all, as published. For a closure that draws noise: of one draw.
     """
     low = system.model(closure)
+    grid = low.equation.grid
+    keep = (hg.exponential_filter(grid) == 1).astype(grid.eigenvalues.dtype)
 
-    def forcing(q, key):
+    def one(q, S, key):
         state = low.encode({"q": q}, key)
-        made, _ = closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
-        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
+        made, _ = closure(low.equation.view(state.y), grid, state.memory, key)
+        pair = low.equation.lift(made)["q"], grid.to_spectral(S)
+        return {"all": [*map(grid.to_grid, pair)], "resolved": [grid.to_grid(keep * a_hat) for a_hat in pair]}
 
     q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
     keys = jr.split(jr.key(7), len(q))
-    made = np.asarray(jax.jit(lambda q, keys: jax.lax.map(lambda a: forcing(*a), (q, keys)))(q, keys), float)
-    axes = (0, 2, 3)
-    error, spread = np.mean((made - S) ** 2, axes), np.var(S, axes, dtype=float)
-    return {
-        "R2": (1 - error / spread).tolist(),
-        "correlation": [float(np.corrcoef(made[:, i].ravel(), S[:, i].ravel())[0, 1]) for i in range(S.shape[1])],
-    }
+    found = jax.jit(lambda *frames: jax.lax.map(lambda a: one(*a), frames))(q, S, keys)
+    return {label: _skill(*(np.asarray(a, float) for a in pair)) for label, pair in found.items()}
+
+
+def _skill(made: np.ndarray, S: np.ndarray) -> dict:
+    error, spread = np.mean((made - S) ** 2, (0, 2, 3)), np.var(S, (0, 2, 3))
+    correlation = [np.corrcoef(made[:, i].ravel(), S[:, i].ravel())[0, 1] for i in range(S.shape[1])]
+    return {"R2": (1 - error / spread).tolist(), "correlation": [float(c) for c in correlation]}
 
 
 def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:

@@ -36,13 +36,6 @@ def moments(largest, bins: int, model, state) -> dict:
     }
 
 
-def thinned(function, n: int, model, state):
-    """n · function at every n-th step, else zero: its mean over steps is that over the samples, at 1/n of the cost."""
-    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, model, state))
-    some = lambda: jax.tree.map(lambda a: n * a, function(model, state))
-    return jax.lax.cond(state.step % n == 0, some, lambda: zero)
-
-
 def climate(folder, spin_up: int):
     """(data set of means over the years after `spin_up`, {name: trend of a yearly number with its interval})."""
     years = data.read_store(folder / "output.zarr").load()
