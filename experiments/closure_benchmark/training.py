@@ -105,6 +105,6 @@ def _fit(low, batches, objective, rate, seed: int, folder: Path, where):
     log = train.Log(folder / "log.jsonl")
     trained, _ = train.fit(
         low, batches, objective, optimiser, where=where, key=jr.fold_in(jr.key(300), seed), callback=log,
-        checkpoints=checkpoint.Checkpoints(folder / "checkpoints"), every=50, progress=folder.name,
+        checkpoints=checkpoint.Checkpoints(folder / "checkpoints", allow=True), every=50, progress=folder.name,
     )  # fmt: skip
     return trained.closure
