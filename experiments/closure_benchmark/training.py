@@ -10,7 +10,7 @@ import optax
 import hybridgcm as hg
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
-from hybridgcm import checkpoint, metrics, train
+from hybridgcm import checkpoint, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
 
 INPUTS = ("q", "u", "v")
@@ -41,48 +41,88 @@ class Problem:
         return {name: np.asarray(field) for name, field in view(q).items()}
 
 
-def network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> hg.NetworkClosure:
-    """The network as a closure of q, with the scales of the training frames."""
-    some = [part["q"][::50] for part in problem.data.train], [part["S"][::50] for part in problem.data.train]
-    q, S = map(np.concatenate, some)
+def network(
+    problem: Problem, net, inputs: tuple[str, ...] = INPUTS, data: list[dict] | None = None
+) -> hg.NetworkClosure:
+    """The network as a closure of q, with the scales of the training frames or of other `data` with q and S."""
+    data = problem.data.train if data is None else data
+    q, S = (np.concatenate([part[name][::50] for part in data]) for name in ("q", "S"))
     fields = problem.fields(q)
     return hg.NetworkClosure.from_data(net, {name: fields[name] for name in inputs}, {"q": S})
 
 
+def small_cnn(problem: Problem, seed: int) -> hg.NetworkClosure:
+    """The network of all small online methods, untrained: 5,000 weights for two layers.
+
+    silu has the quadratic part that products of gradients have.
+    """
+    layers = problem.model().equation.layers
+    channels = (len(INPUTS) * layers, 16, 16, layers)
+    return network(problem, nn.CNN(channels, (5, 3, 3), key=jr.key(seed), activation=jax.nn.silu))
+
+
+def offline_then_online(problem: Problem, seed: int, folder: Path, **how):
+    """`small_cnn` fitted to the subgrid forcing, then trained on through the solver as `online` is told by `how`."""
+    start = offline(problem, small_cnn(problem, seed), seed, folder / "offline")
+    return online(problem, start, seed, folder / "online", **how)
+
+
 def offline(
-    problem: Problem, closure, seed: int, folder: Path, *, steps: int = 3000, batch: int = 8, rate: float = 1e-2,
-    where=lambda m: m.closure.net,
+    problem: Problem, closure, seed: int, folder: Path, *, data: list[dict] | None = None, loss=None, steps: int = 3000,
+    batch: int = 8, rate: float = 1e-2, where=lambda m: m.closure.net,
 ):  # fmt: skip
-    """Least squares against the subgrid forcing on resolved scales, Adam with a cosine schedule."""
+    """Least squares against the subgrid forcing, Adam with a cosine schedule.
+
+    `data`: other pairs q, S than the training truths'; `loss`: another than least squares on resolved scales.
+    """
     low, steps = problem.model(closure), problem.steps(steps)
-    batches = samples(problem.data.train, batch, steps, jr.fold_in(jr.key(100), seed))
-    objective = train.offline(resolved(metrics.mse("S"), low))
-    return _fit(low, batches, objective, optax.cosine_decay_schedule(rate, steps, 0.02), seed, folder, where)
+    batches = samples(problem.data.train if data is None else data, batch, steps, jr.fold_in(jr.key(100), seed))
+    objective = train.offline(loss or resolved(metrics.mse("S"), low))
+    return _fit(low, batches, objective, _cosines((rate,), (steps,)), seed, folder, where).closure
 
 
 def online(
-    problem: Problem, closure, seed: int, folder: Path, *, frames: tuple[int, ...] = (6,), apart: int = 2,
-    steps: tuple[int, ...] = (300,), batch: int = 8, rate: float = 1e-3, loss=None, cut: int | None = None,
-    where=lambda m: m.closure.net,
+    problem: Problem, closure, seed: int, folder: Path, *, through=None, where=lambda m: m.closure.net,
+    pick=lambda m: m.closure, **how,
 ):  # fmt: skip
-    """Through the solver: rollouts against the truth's frames, `apart` frames (of 4 h in the two-layer flows) apart.
+    """Through the solver: rollouts against the training truths, as `rollouts` is told by `how`.
 
-    `frames`: horizons in these intervals, one stage of training each, with its number of `steps`. `loss(equation)`
-    gives the loss, by default `energy_and_spectra`. `cut`: as in `train.online`.
+    `through(closure)` is the model that gradients pass through, by default that of the system; `pick(model)` the
+    closure in it again.
     """
-    low = problem.model(closure)
-    each = round(problem.system.flow.frame * apart / problem.system.dt)
-    if each * problem.system.dt != problem.system.flow.frame * apart:
-        raise ValueError(f"frames {apart} apart are no multiple of the step, {problem.system.dt:g} s")
-    q = [{"q": part["q"][first::apart]} for part in problem.data.train for first in range(apart)]
+    model = (through or problem.model)(closure)
+    return pick(rollouts(problem, model, seed, folder, where=where, **how))
+
+
+def rollouts(
+    problem: Problem, model: hg.models.AbstractModel, seed: int, folder: Path, *, where, data: list[dict] | None = None,
+    spacing: float | None = None, frames: tuple[int, ...] = (6,), apart: int = 2, steps: tuple[int, ...] = (300,),
+    rate: tuple[float, ...] = (1e-3,), batch: int = 8, loss=None, cut: int | None = None, objective=None, score=None,
+):  # fmt: skip
+    """`model` trained by rollouts against trajectories, one stage of training after the other.
+
+    `data`: trajectories {name: [time, layer, y, x]} with `spacing` seconds between frames, by default q of the training
+    truths. Compared are frames `apart` of these apart (two are 8 h in the two-layer flows); `frames`, `steps`, `rate`:
+    horizon in such intervals, optimiser steps and learning rate, one of each per stage. `loss(equation)` gives the
+    loss, by default `energy_and_spectra`, on resolved scales; `cut` as in `train.online`. `objective(every)` stands for
+    loss and `train.online`. With `score(model)` the best of ten checks is taken, not the last: `train.EarlyStopping`.
+    """
+    low, spacing = problem.model(), problem.system.flow.frame if spacing is None else spacing
+    data = [{"q": part["q"]} for part in problem.data.train] if data is None else data
+    each = round(spacing * apart / low.dt)
+    if each * low.dt != spacing * apart:
+        raise ValueError(f"frames {apart} apart are no multiple of the step, {low.dt:g} s")
+    parts = [{name: a[first::apart] for name, a in part.items()} for part in data for first in range(apart)]
     steps = tuple(map(problem.steps, steps))
     stages = [
-        windows(q, horizon + 1, batch, count, jr.fold_in(jr.key(200 + number), seed))
+        windows(parts, horizon + 1, batch, count, jr.fold_in(jr.key(200 + number), seed))
         for number, (horizon, count) in enumerate(zip(frames, steps, strict=True))
     ]
-    objective = train.online(resolved((loss or energy_and_spectra)(low.equation), low), every=each, chunk=1, cut=cut)
-    schedule = optax.cosine_decay_schedule(rate, sum(steps), 0.02)
-    return _fit(low, concatenate(*stages), objective, schedule, seed, folder, where)
+    if objective is None:
+        metric = resolved((loss or energy_and_spectra)(low.equation), low)
+        objective = lambda every: train.online(metric, every, chunk=1, cut=cut)
+    schedule = _cosines(rate, steps)
+    return _fit(model, concatenate(*stages), objective(each), schedule, seed, folder, where, score)
 
 
 def energy_and_spectra(equation):
@@ -100,11 +140,20 @@ def resolved(metric, low: hg.Model):
     return metrics.resolved(metric, grid, hg.exponential_filter(grid) == 1)
 
 
-def _fit(low, batches, objective, rate, seed: int, folder: Path, where):
+def _cosines(rates: tuple[float, ...], steps: tuple[int, ...]):
+    """Learning rates that go down to a fiftieth within every stage."""
+    stages = [optax.cosine_decay_schedule(rate, count, 0.02) for rate, count in zip(rates, steps, strict=True)]
+    return optax.join_schedules(stages, np.cumsum(steps)[:-1].tolist())
+
+
+def _fit(model, batches, objective, rate, seed: int, folder: Path, where, score=None):
+    """The trained model: the last, or with a `score` the best one; the one at hand if none had a finite score."""
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     log = train.Log(folder / "log.jsonl")
+    stop = None if score is None else train.EarlyStopping(model, where, score, every=max(1, len(batches) // 10))
     trained, _ = train.fit(
-        low, batches, objective, optimiser, where=where, key=jr.fold_in(jr.key(300), seed), callback=log,
-        checkpoints=checkpoint.Checkpoints(folder / "checkpoints", allow=True), every=50, progress=folder.name,
+        model, batches, objective, optimiser, where=where, key=jr.fold_in(jr.key(300), seed),
+        callback=log if stop is None else train.Together(stop, log), progress=folder.name, every=50,
+        checkpoints=checkpoint.Checkpoints(folder / "checkpoints", allow=True),
     )  # fmt: skip
-    return trained.closure
+    return trained if stop is None or stop.memory["step"] < 0 else stop.best

@@ -1,6 +1,7 @@
 """What every equation offers to steppers, closures and models."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -79,6 +80,69 @@ class AbstractEquation(eqx.Module):
         fields = self.view(y)
         U, V = getattr(self, "mean_flow", (0, 0))
         return fields["u"] + U, fields["v"] + V
+
+
+class SurrogateEquation(AbstractEquation):
+    """∂y/∂t = lift(N(view(y))) + implicit(y): `inner` whose explicit tendency an emulator N gives. All else is inner's.
+
+    `tendency`: N, called as a closure is, `forcing, _ = tendency(fields, grid, None, None)`, with fields of
+    `inner.view`, `[layer, y, x]`; it returns the *whole* explicit tendency under names that `inner.lift` knows, such as
+    {"q": s⁻²}. A `NetworkClosure` serves, fitted to `inner.explicit`. What forces the flow from outside, being a
+    closure of the model, stays outside of N. So gradients of a rollout pass through N instead of the explicit solver,
+    and a closure trained in `Model(SurrogateEquation(equation, N), stepper, closure, dt=dt)` goes into the real model
+    as it is, or the real equation into its place: `eqx.tree_at(lambda m: m.equation, model, model.equation.inner)`.
+
+    Frezat, Fablet, Balarac and Le Sommer (2024), arXiv:2310.19385: N is trained first, to rollouts of `inner` without
+    closure, and then frozen, so that the closure does not make up for its errors.
+    Trainable: what `tendency` trains, and the parameters of the implicit part. Those of the explicit part have no
+    effect. Raises `ValueError` for a tendency that does not name every prognostic, and what `inner.lift` refuses.
+    """
+
+    inner: AbstractEquation
+    tendency: Callable
+
+    @property
+    def prognostic(self) -> tuple[str, ...]:
+        """Prognostics of the inner equation."""
+        return self.inner.prognostic
+
+    @property
+    def grid(self) -> AbstractGrid:
+        """Grid of the inner equation."""
+        return self.inner.grid
+
+    @property
+    def layers(self) -> int:
+        """Layers of the inner equation."""
+        return self.inner.layers
+
+    @property
+    def mean_flow(self) -> tuple:
+        """(U, V) of the inner equation, m s⁻¹."""
+        return getattr(self.inner, "mean_flow", (0, 0))
+
+    def view(self, y: Spectral) -> Fields:
+        return self.inner.view(y)
+
+    def explicit(self, t: Array | float, y: Spectral) -> Spectral:
+        forcing, _ = self.tendency(self.inner.view(y), self.grid, None, None)
+        missing = [name for name in self.prognostic if name not in forcing and f"{name}_hat" not in forcing]
+        if missing and not {"u", "v"} <= set(forcing):
+            raise ValueError(
+                f"an emulator of {type(self.inner).__name__} gives the whole tendency of {self.prognostic}; "
+                f"{missing} missing, got {sorted(forcing)}"
+            )
+        return self.inner.lift(forcing)
+
+    def implicit(self, y: Spectral) -> Spectral:
+        return self.inner.implicit(y)
+
+    def solve(self, y: Spectral, a: Array | float) -> Spectral:
+        return self.inner.solve(y, a)
+
+    def lift(self, forcing: Fields) -> dict[str, Array | float]:
+        """As the inner equation does."""
+        return self.inner.lift(forcing)
 
 
 def reference_eigenvalue(grid: AbstractGrid, scale: float | None = None) -> float:

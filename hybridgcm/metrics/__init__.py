@@ -11,6 +11,7 @@ from hybridgcm.metrics.losses import crps as crps
 from hybridgcm.metrics.losses import discounted as discounted
 from hybridgcm.metrics.losses import energy as energy
 from hybridgcm.metrics.losses import energy_flux as energy_flux
+from hybridgcm.metrics.losses import energy_spectrum as energy_spectrum
 from hybridgcm.metrics.losses import mse as mse
 from hybridgcm.metrics.losses import resolved as resolved
 from hybridgcm.metrics.losses import rmse as rmse

@@ -80,17 +80,13 @@ def spectral(equation: QuasiGeostrophic) -> Metric:
     ask for the right mean energy at every scale. Rings with less than rounding error of the whole energy are left
     out, so that `resolved` may wrap it. Meant to be added to a loss of the fields, which knows about phases.
     """
-    grid = equation.grid
     unit = 1e-6  # s⁻¹, see `energy`
-    density = -grid.eigenvalues * grid.multiplicity / 2
-
-    def spectra(q):
-        psi_hat = equation.invert(grid.to_spectral(q / unit))
-        return grid.spectrum(density * (psi_hat.real**2 + psi_hat.imag**2))
+    spectra = energy_spectrum(equation)
+    each = lambda q: jax.vmap(lambda q: spectra({"q": q / unit}))(q)
 
     def metric(prediction, target):
         p, t = (a.reshape(-1, *a.shape[-3:]) for a in _pair("q", prediction, target))
-        predicted, true = jax.vmap(spectra)(p), jax.vmap(spectra)(t)
+        predicted, true = each(p), each(t)
         mean = jnp.mean(true, 0)
         held = mean > jnp.finfo(mean.dtype).eps * jnp.sum(mean, -1, keepdims=True)
         relative = jnp.where(held, (predicted - true) / jnp.where(held, mean, 1), 0)
@@ -192,6 +188,21 @@ def statistics(function: Callable[[Fields], Array], scale: Array | float | None 
         return jnp.mean(((p - t) / size) ** 2)
 
     return metric
+
+
+def energy_spectrum(equation: QuasiGeostrophic) -> Callable[[Fields], Array]:
+    """fields -> isotropic spectrum of kinetic energy, m² s⁻² per shell, one frame `[layer, y, x]` to `[layer, shell]`.
+
+    From q alone; its sum over shells is the mean of (u² + v²)/2 of each layer. For `statistics(energy_spectrum(e))`.
+    """
+    grid = equation.grid
+    density = -grid.eigenvalues * grid.multiplicity / 2
+
+    def spectrum(fields):
+        psi_hat = equation.invert(grid.to_spectral(fields["q"]))
+        return grid.spectrum(density * (psi_hat.real**2 + psi_hat.imag**2))
+
+    return spectrum
 
 
 def energy_flux(equation: QuasiGeostrophic) -> Callable[[Fields], Array]:

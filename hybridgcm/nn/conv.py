@@ -81,3 +81,47 @@ def guillaumin_zanna(inputs: int, outputs: int, *, key: Array) -> CNN:
     used by Ross et al. (2023), doi:10.1029/2022MS003258, with batch normalisation.
     """
     return CNN((inputs, 128, 64, 32, 32, 32, 32, 32, outputs), (5, 5, 3, 3, 3, 3, 3, 3), key=key)
+
+
+class ResCNN(eqx.Module):
+    """x ← P x, then blocks x ← x + B₂ relu(B₁ (W ∗ x)), then R x; P, B and R mix channels point by point (k = 1).
+
+    `blocks` of convolutions with odd side `kernel` at a constant `width`; periodic in y and x. Maps `[inputs, y, x]` to
+    `[outputs, y, x]` of any size. Weights start as in `CNN`, but B₂ a `blocks`-th of that, so that all blocks together
+    add what one would; R starts at zero and has no bias: an untrained emulator changes nothing. All of it is trainable.
+
+    The emulators of Frezat et al. (2024), arXiv:2310.19385, as in their code: 8 blocks of width 32, kernel 5, and of
+    width 64, kernel 7; 222,048 and 1,672,896 parameters from 1 to 1 channel, one fewer than theirs with R's bias, which
+    the removal of the mean cancels. Raises `ValueError` for an even kernel and for sizes below one.
+    """
+
+    first: tuple[Float[Array, "width inputs 1 1"], Float[Array, " width"]]
+    blocks: tuple[tuple[tuple[Float[Array, "width width k k"], Float[Array, " width"]], ...], ...]
+    last: Float[Array, "outputs width 1 1"]
+
+    def __init__(self, inputs: int, outputs: int, *, width: int, kernel: int, blocks: int, key: Array):
+        if min(inputs, outputs, width, blocks) < 1 or kernel < 1 or kernel % 2 == 0:
+            raise ValueError(
+                "ResCNN needs positive sizes and an odd kernel; "
+                f"got {inputs=}, {outputs=}, {width=}, {kernel=}, {blocks=}"
+            )
+        keys = iter(jr.split(key, 1 + 3 * blocks))
+
+        def layer(channels, k, size=1.0):
+            shape = (width, channels, k, k)
+            return size * np.sqrt(2 / np.prod(shape[1:])) * jr.normal(next(keys), shape), jnp.zeros(width)
+
+        block = lambda: (layer(width, kernel), layer(width, 1), layer(width, 1, 1 / blocks))
+        self.first, self.blocks = layer(inputs, 1), tuple(block() for _ in range(blocks))
+        self.last = jnp.zeros((outputs, width, 1, 1))
+
+    def __call__(self, x: Float[Array, "inputs y x"]) -> Float[Array, "outputs y x"]:
+        if x.ndim != 3 or x.shape[0] != self.first[0].shape[1]:
+            raise ValueError(
+                f"this ResCNN maps [{self.first[0].shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap(net)"
+            )
+        layer = lambda x, weights: periodic_convolution(x, weights[0]) + weights[1][:, None, None]
+        x = layer(x, self.first)
+        for wide, before, after in self.blocks:
+            x = x + layer(jax.nn.relu(layer(layer(x, wide), before)), after)
+        return periodic_convolution(x, self.last)

@@ -9,6 +9,7 @@ from hybridgcm.train.eki import eki as eki
 from hybridgcm.train.fit import TrainingFailed as TrainingFailed
 from hybridgcm.train.fit import fit as fit
 from hybridgcm.train.objectives import Detached as Detached
+from hybridgcm.train.objectives import StraightThrough as StraightThrough
 from hybridgcm.train.objectives import offline as offline
 from hybridgcm.train.objectives import online as online
 from hybridgcm.train.objectives import perturbed as perturbed

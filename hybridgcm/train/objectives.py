@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from hybridgcm._typing import Fields
 from hybridgcm.models import AbstractModel, State
@@ -46,6 +46,53 @@ class Detached(AbstractModel):
             pick = lambda a, b: jnp.where(state.step % self.n == 0, a, b) if eqx.is_inexact_array(a) else b
             cut = jax.tree.map(pick, cut, state)
         return self.inner.step(cut)
+
+    def view(self, state: State) -> Fields:
+        return self.inner.view(state)
+
+    def decode(self, state: State) -> Fields:
+        return self.inner.decode(state)
+
+    def courant(self, state: State) -> Array:
+        return self.inner.courant(state)
+
+
+class StraightThrough(AbstractModel):
+    """`inner` with its values, and the derivative of y(t + dt) = y(t) + dt·lift(closure(fields(t))), fields held fixed.
+
+    So the solver's sensitivity is taken for the identity, ∂y(t + dt)/∂y(t) = 1, and the closure's feedback on itself
+    for none: after n steps ∂y/∂θ = dt Σᵢ ∂(lift closure(fieldsᵢ))/∂θ along the trajectory that the solver made. Nothing
+    of the solver but `lift` is differentiated, nor need it be differentiable. Between `Detached` with n = 1, where a
+    frame knows the last step only, and the full gradient. Weights of a multistep scheme and filters after the step
+    are left out as well. `inner` is a `Model` with a closure: fit with `where=lambda m: m.inner.closure`.
+
+    In the spirit of the approximately online training of Yan et al. (2025), doi:10.1029/2024MS004857, which neglects
+    the sensitivity of the solver; their text was not at hand, so this is no reproduction of theirs.
+    Raises `ValueError` for a model without closure.
+    """
+
+    inner: AbstractModel
+
+    def __check_init__(self):
+        if getattr(self.inner, "closure", None) is None:
+            raise ValueError("StraightThrough differentiates a model by its closure; this one has none")
+
+    @property
+    def dt(self) -> float:
+        return self.inner.dt
+
+    def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        return self.inner.encode(fields, key)
+
+    def step(self, state: State) -> State:
+        fixed = jax.lax.stop_gradient(state)
+        stepped = jax.lax.stop_gradient(self.inner.step(fixed))
+        equation, key = self.inner.equation, jr.fold_in(state.key, state.step)
+        forcing, _ = self.inner.closure(equation.view(fixed.y), equation.grid, fixed.memory, key)
+        dt = jnp.asarray(self.dt, equation.grid.eigenvalues.dtype)
+        added = jax.tree.map(lambda a, f: a + dt * f, state.y, equation.lift(forcing))
+        slope = lambda value, a: value + (a - jax.lax.stop_gradient(a))
+        return eqx.tree_at(lambda s: s.y, stepped, jax.tree.map(slope, stepped.y, added))
 
     def view(self, state: State) -> Fields:
         return self.inner.view(state)

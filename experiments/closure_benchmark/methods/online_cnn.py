@@ -1,14 +1,8 @@
 """CNN online, 5,000 weights."""
 
-import jax
-import jax.random as jr
-
-from experiments.closure_benchmark.training import network, offline, online
-from hybridgcm import nn
+from experiments.closure_benchmark.training import offline_then_online
 
 
 def closure(problem, seed, folder):
     """The offline network, trained on through the solver over two days."""
-    net = nn.CNN((6, 16, 16, 2), (5, 3, 3), key=jr.key(seed), activation=jax.nn.silu)
-    start = offline(problem, network(problem, net), seed, folder / "offline")
-    return online(problem, start, seed, folder / "online")
+    return offline_then_online(problem, seed, folder)
