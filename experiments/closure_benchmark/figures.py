@@ -34,7 +34,7 @@ BARS = (
 )
 TRANSFER = (
     "Errors of one method, trained on the system of the row and scored on that of the column, divided by those of the "
-    "model without closure there, mean over seeds: blue is better than no closure, orange worse. Shades end at a "
+    "model without closure there, mean over seeds: violet is better than no closure, orange worse. Shades end at a "
     "factor of ten. Empty: not run; ×: not all runs finished."
 )
 _COLORS = {"none": "#8A8A8A", "fixed": "#E69F00", "trained": "#0072B2"}
