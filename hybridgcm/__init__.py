@@ -34,6 +34,7 @@ from hybridgcm.grids import Torus as Torus
 from hybridgcm.models import AbstractModel as AbstractModel
 from hybridgcm.models import Model as Model
 from hybridgcm.models import State as State
+from hybridgcm.pretrained import pretrained as pretrained
 from hybridgcm.rollout import BlewUp as BlewUp
 from hybridgcm.rollout import rollout as rollout
 from hybridgcm.rollout import stream as stream
@@ -42,7 +43,6 @@ from hybridgcm.steppers import BPR353 as BPR353
 from hybridgcm.steppers import ETDRK4 as ETDRK4
 from hybridgcm.steppers import RK4 as RK4
 from hybridgcm.steppers import SIL3 as SIL3
-from hybridgcm.steppers import AbstractStepper as AbstractStepper
 from hybridgcm.steppers import Filtered as Filtered
 from hybridgcm.steppers import SemiImplicitLeapfrog as SemiImplicitLeapfrog
 from hybridgcm.steppers import exponential_filter as exponential_filter

@@ -85,6 +85,11 @@ def load(path, like) -> Any:
     return _rebuild(path, header, body, like)
 
 
+def read_header(path) -> dict:
+    """What a file says of itself: "versions", "meta", and "tree", an entry per node. Raises `CorruptFile` as `load`."""
+    return _read(path)[0]
+
+
 def read_meta(path) -> dict:
     """The `meta` that a tree was saved with. Raises `CorruptFile` as `load` does."""
     return _read(path)[0]["meta"]

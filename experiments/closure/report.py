@@ -1,22 +1,18 @@
 """The report of the main job: one HTML file that needs nothing else, from plain arrays."""
 
-import base64
 import html
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
-from hybridgcm import plot
-
 if __package__:
-    from . import figures, film, tables
+    from . import figures, film, page, tables
 else:
     import figures
     import film
+    import page
     import tables
 
 
@@ -48,20 +44,14 @@ def write_report(path: str | os.PathLike, results: Mapping) -> Path:
     missing = [name for name in ("title", "abstract", "length", "wavenumber", "models") if name not in results]
     if missing:
         raise ValueError(f"a report needs title, abstract, length, wavenumber and models; {missing} are missing")
-    parts = [(anchor, heading, body) for anchor, heading, body in _sections(results) if body]
-    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        title=html.escape(results["title"]),
-        byline=_byline(results.get("provenance", {})),
-        abstract="".join(f"<p>{html.escape(text.strip())}</p>" for text in results["abstract"].split("\n\n")),
-        contents="".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in parts),
-        sections="\n".join(f'<section id="{a}">\n<h2>{heading}</h2>\n{body}\n</section>' for a, heading, body in parts),
-        films=max(1, len(results.get("animation", {}).get("frames", {}))),
+    return page.write_page(
+        path,
+        results["title"],
+        _byline(results.get("provenance", {})),
+        results["abstract"],
+        _sections(results),
+        max(1, len(results.get("animation", {}).get("frames", {}))),
     )
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(path)
 
 
 def headline(path: str | os.PathLike, results: Mapping, largest: int = 400_000):
@@ -71,7 +61,7 @@ def headline(path: str | os.PathLike, results: Mapping, largest: int = 400_000):
     """
     figure = figures.summary(results)
     for dpi in (110, 95, 80, 65):
-        image = _image(figure, "png", dpi)
+        image = page.image(figure, "png", dpi)
         if len(image) <= largest:
             break
     Path(path).write_bytes(image)
@@ -141,7 +131,7 @@ def _verdict(results):
 def _scores(results):
     pairs = results.get("published", {}).get("errors", {})
     published = {name: pair for name, pair in pairs.items() if pair}
-    plotted = _figure(
+    plotted = page.plate(
         figures.scores(results, published),
         "Distributional error (mean Wasserstein distance of q, u, v, kinetic energy and enstrophy) against spectral "
         "error (kinetic energy per layer, energy flux, generation), both relative to the truth; lower left is better. "
@@ -161,11 +151,11 @@ def _fields(results):
     alt = "Maps of potential vorticity in the {} for the truth and every model."
     layers = range(2) if any(figures.finite(m.get("q")) for m in results["models"].values()) else ()
     plots = [(figures.maps(results, i), figures.LAYERS[i]) for i in layers]
-    return "".join(_figure(f, caption.format(name), alt.format(name), "png") for f, name in plots)
+    return "".join(page.plate(f, caption.format(name), alt.format(name), "png") for f, name in plots)
 
 
 def _energy(results):
-    return _figure(
+    return page.plate(
         figures.energy(results),
         "Kinetic energy per unit mass, weighted by layer thickness, over model years of 360 days; quarter-year running "
         "means, the truth's own values faintly. A cross ends a run that blew up or rose above twice the truth's "
@@ -185,12 +175,12 @@ def _spectra(results):
         ("Ensspec", "Enstrophy", "m s-2", "spectrum of potential enstrophy (|q̂|², no factor ½)"),
     ):
         figure = figures.spectra(results, name, what, units)
-        out += _figure(figure, caption.format(words), f"{what} spectra per layer for the truth and every model.")
+        out += page.plate(figure, caption.format(words), f"{what} spectra per layer for the truth and every model.")
     return out
 
 
 def _budget(results):
-    return _figure(
+    return page.plate(
         figures.budget(results),
         "Time-mean spectral energy budget (m³ s⁻³), positive where a term gives energy to a scale; all panels share "
         "one scale. Fluxes of the models contain what their closure does to kinetic and to available potential energy, "
@@ -202,7 +192,7 @@ def _budget(results):
 def _pdfs(results):
     if not any(m.get("pdf") for m in results["models"].values()):
         return ""
-    return _figure(
+    return page.plate(
         figures.pdfs(results),
         "Probability densities of potential vorticity q and of the velocity anomalies u and v per layer, per unit of "
         "the printed axis, log scale; the truth is shaded.",
@@ -215,7 +205,7 @@ def _training(results):
         return ""
     logs = results["training"].items()
     skipped = ", ".join(f"{len(log.get('skipped', ()))} of {len(log['step']):,} ({name})" for name, log in logs)
-    return _figure(
+    return page.plate(
         figures.training(results),
         "Training loss by step: values faintly, running mean strongly. Dotted lines: from here gradients run through "
         f"so many model steps. Red ticks: steps skipped because of a gradient that was not finite, {skipped}.",
@@ -226,7 +216,7 @@ def _training(results):
 def _tuning(results):
     if not results.get("tuning"):
         return ""
-    return _figure(
+    return page.plate(
         figures.tuning(results),
         "Errors of free rollouts within the training period by amplitude, relative to the published one or, for a "
         "network, trained one (dotted line). Stars: chosen for the tuned rows. A cross: the next larger one blew up.",
@@ -239,22 +229,20 @@ def _configuration(results):
     out = ""
     if stages := about.get("stages"):
         rows = [(name, f"{seconds:,.1f}") for name, seconds in (stages | {"sum": sum(stages.values())}).items()]
-        out += _details("Wall time per stage", tables.pairs(rows, ("stage", "s"), number=True), " open")
+        out += page.details("Wall time per stage", tables.pairs(rows, ("stage", "s"), number=True), " open")
     if versions := about.get("versions"):
-        out += _details("Software", tables.pairs(versions.items(), ("package", "version")))
+        out += page.details("Software", tables.pairs(versions.items(), ("package", "version")))
     if results.get("config"):
-        out += _details("Resolved configuration", tables.pairs(tables.nested(results["config"]), ("field", "value")))
+        out += page.details(
+            "Resolved configuration", tables.pairs(tables.nested(results["config"]), ("field", "value"))
+        )
     return out
-
-
-def _details(summary, body, state=""):
-    return f"<details{state}><summary>{summary}</summary>{body}</details>"
 
 
 def _byline(about):
     parts = [name for name in ("date", "device", "git") if name in about]
     known = [f"{name} {about[name]}" if name == "git" else str(about[name]) for name in parts]
-    return html.escape(" · ".join(known))
+    return " · ".join(known)
 
 
 def _pair(errors):
@@ -280,19 +268,3 @@ def _and(names):
 
 def _because(model):
     return f" ({figures.blown(model)})" if figures.blown(model) else ""
-
-
-def _figure(figure, caption, alt, kind="svg"):
-    """A figure as an image inside the page: vectors ("svg"), or pixels at twice the printed size ("png")."""
-    data = base64.b64encode(_image(figure, kind, 190)).decode()
-    source = f"data:image/{'svg+xml' if kind == 'svg' else kind};base64,{data}"
-    image = f'<img src="{source}" alt="{html.escape(alt)}">'
-    return f'<figure><div class="plate">{image}</div><figcaption><b></b>{html.escape(caption)}</figcaption></figure>\n'
-
-
-def _image(figure, kind, dpi):
-    """Bytes of a figure; an SVG of the same figure has the same bytes."""
-    file = io.BytesIO()
-    with plot.style():
-        figure.savefig(file, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
-    return file.getvalue()

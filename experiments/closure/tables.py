@@ -34,16 +34,16 @@ def scores(results: Mapping) -> str:
     rows = [_row(name, model, look[name], best, bare) for name, model in models.items() if model["kind"] != "truth"]
     blank = "<td></td>" * 3
     if errors := published.get("errors"):
-        rows.append(_heading(f"Published errors, same configuration, other code: {PEREZHOGIN}", len(_HEADS)))
+        rows.append(heading(f"Published errors, same configuration, other code: {PEREZHOGIN}", len(_HEADS)))
         for name, pair in errors.items():
             cells = [f"{x:.4f}" for x in pair] if pair else ["–", "–"]
             rows.append(
                 _published(name, "<td></td>" + "".join(f"<td>{c}</td>" for c in cells) + "<td></td>" * 2 + blank)
             )
     if similar := published.get("similarities"):
-        rows.append(_heading(f"Published similarities, same configuration, other code: {ROSS}", len(_HEADS)))
+        rows.append(heading(f"Published similarities, same configuration, other code: {ROSS}", len(_HEADS)))
         for name, values in similar.items():
-            cells = "".join(f"<td>{_number(x, '.3f')}</td>" for x in _means(values))
+            cells = "".join(f"<td>{number(x, '.3f')}</td>" for x in _means(values))
             rows.append(_published(name, blank + cells + blank))
     note = (
         "Errors: zero is perfect; distances are divided by the size of the truth's own fields and spectra. "
@@ -52,7 +52,7 @@ def scores(results: Mapping) -> str:
         "range of single runs below, larger by what the years of one run leave to chance. "
         "Published rows come from other code and other samples: compare magnitudes, not last digits."
     )
-    return _table(_HEADS, rows, note)
+    return table(_HEADS, rows, note)
 
 
 def similarities(results: Mapping) -> str:
@@ -63,7 +63,7 @@ def similarities(results: Mapping) -> str:
         return ""
     rows = [_shades(name, m.get("similarities"), m["kind"], figures.blown(m)) for name, m in own.items()]
     if published:
-        rows.append(_heading(f"Published, single runs: {ROSS}", len(NAMES) + 1))
+        rows.append(heading(f"Published, single runs: {ROSS}", len(NAMES) + 1))
         rows += [_shades(name, values, "published", "") for name, values in published.items()]
     note = (
         "1 − D(model, truth) / D(no closure, truth). Blue is towards the truth, orange worse than no closure; shades "
@@ -71,7 +71,7 @@ def similarities(results: Mapping) -> str:
         "spectra. 1 and 2 are the upper and the lower layer."
     )
     heads = ["model", *(name.replace("flux", "<br>flux").replace("spec", "<br>spec") for name in NAMES)]
-    return _table(
+    return table(
         [h.replace("KEfriction", "KE<br>friction").replace("APEgen", "APE<br>gen") for h in heads],
         rows,
         note,
@@ -93,17 +93,19 @@ def nested(config: Mapping, prefix: str = "") -> list[tuple[str, str]]:
 def pairs(rows, heads: tuple[str, str], number: bool = False) -> str:
     """A table of two columns."""
     body = [f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows]
-    return _table(heads, body, "", "number" if number else "")
+    return table(heads, body, "", "number" if number else "")
 
 
-def _table(heads, rows, note, kind=""):
+def table(heads, rows, note, kind=""):
+    """A table that scrolls sideways where the window is narrow, with a note below; all of it HTML."""
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
     below = f'<p class="note">{note}</p>' if note else ""
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(rows)}</tbody>"
     return f'<div class="scroll"><table class="{kind}">{body}</table></div>{below}'
 
 
-def _heading(text, columns):
+def heading(text, columns):
+    """A row of text across the table."""
     return f'<tr class="head"><td colspan="{columns}">{text}</td></tr>'
 
 
@@ -114,7 +116,7 @@ def _published(name, cells):
 def _row(name, model, look, best, bare):
     """One model in the score table."""
     values = model.get("errors") or {}
-    cells = [("", _number(model.get("amplitude"), ".3g", ""))]
+    cells = [("", number(model.get("amplitude"), ".3g", ""))]
     own = figures.errors(model)
     if figures.blown(model) and not np.isfinite(own).all():
         cells.append(('bad" colspan="2', figures.blown(model)))
@@ -124,11 +126,11 @@ def _row(name, model, look, best, bare):
         cells += [
             ("best" if own[i] == best[i] else "", _spread(values.get(name), single[i])) for i, name in enumerate(names)
         ]
-    cells += [("", _number(x, ".3f")) for x in _means(model.get("similarities"))]
+    cells += [("", number(x, ".3f")) for x in _means(model.get("similarities"))]
     alive = model.get("survivors")
     cells.append(("bad" if alive and alive[0] < alive[1] else "", f"{alive[0]} of {alive[1]}" if alive else "–"))
     cost = model.get("ms_per_step")
-    cells += [("", _number(cost, ".3f")), ("", _number(cost / bare if cost and bare else None, ".2f"))]
+    cells += [("", number(cost, ".3f")), ("", number(cost / bare if cost and bare else None, ".2f"))]
     style = "dashed" if look.get("linestyle") else "solid"
     swatch = f'<span class="swatch" style="border-top:3px {style} {look["color"]}"></span>'
     tds = "".join(f'<td class="{c}">{text}</td>' for c, text in cells)
@@ -152,7 +154,7 @@ def _shades(name, values, kind, blown):
         end = np.array([94, 160, 214] if value > 0 else [236, 145, 70])
         color = "rgb({},{},{})".format(*np.rint(255 + share * (end - 255)).astype(int))
         cells.append(
-            f'<td class="shade" style="background:{color}">{_number(value, ".2f" if abs(value) < 10 else ".1f")}</td>'
+            f'<td class="shade" style="background:{color}">{number(value, ".2f" if abs(value) < 10 else ".1f")}</td>'
         )
     return f'<tr class="{kind}"><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>'
 
@@ -165,7 +167,8 @@ def _means(values):
     return float(np.mean(flat[:10])), float(np.mean(flat[10:]))
 
 
-def _number(value, form, missing="–"):
+def number(value, form, missing="–"):
+    """A number in print, with a real minus; `missing` for None and what is not finite."""
     return missing if value is None or not np.isfinite(value) else format(float(value), form).replace("-", "−")
 
 

@@ -71,6 +71,7 @@ def row(root: Path, config, name: str, method: Method, seed: int, trained_on: st
     with Run(folder, config) as run:
         about = {
             "system": system.name, "method": method.name, "title": method.title, "seed": seed, "kind": "closure",
+            "seeded": method.seeds,
             "trained_on": trained_on and system_of(trained_on).name, "data": sets.version, "protocol": VERSION,
             "code": code_version(), "environment": environment(), "date": time.strftime("%Y-%m-%d"),
         }  # fmt: skip

@@ -8,7 +8,8 @@ Presets: `full` (what the published table is made of), `laptop` (an hour on two 
 meaningless numbers). Systems: `systems.system`; --trained-on NAME scores, without training it again, a closure that was
 trained on another system. Methods: the files of `methods/`, or a path to a Python file of yours with a function
 `closure(problem, seed, folder)` that returns a closure. Truths are made once per flow, rows once; a command that was
-killed goes on when repeated, and several may run at a time. Results: rows/*/*/*/row.json, leaderboard.md and .html.
+killed goes on when repeated, and several may run at a time. Results: rows/*/*/*/row.json, leaderboard.md and .html;
+--report-only writes these two anew from the rows that there are.
 """
 
 import argparse
@@ -36,8 +37,14 @@ def main(argv=None) -> list[Path]:
     choice.add_argument("--trained-on", default=None)
     choice.add_argument("--seed", type=int, default=None)
     choice.add_argument("--all", action="store_true")
+    choice.add_argument("--report-only", action="store_true")
     chosen, rest = choice.parse_known_args(sys.argv[1:] if argv is None else argv)
     config, root = configure(PRESETS, rest, out="runs/closure_benchmark")
+    if chosen.report_only:
+        from experiments.closure_benchmark import leaderboard
+
+        leaderboard.write(root)
+        return []
     wanted = _everything() if chosen.all else [(chosen.system, chosen.method, chosen.trained_on)]
     from experiments.closure_benchmark import leaderboard, rows
 
