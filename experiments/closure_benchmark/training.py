@@ -10,7 +10,7 @@ import optax
 import hybridgcm as hg
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
-from hybridgcm import checkpoint, metrics, train
+from hybridgcm import checkpoint, closures, metrics, train
 from hybridgcm.batches import concatenate, samples, windows
 
 INPUTS = ("q", "u", "v")
@@ -47,6 +47,21 @@ def network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> hg.Netwo
     q, S = map(np.concatenate, some)
     fields = problem.fields(q)
     return hg.NetworkClosure.from_data(net, {name: fields[name] for name in inputs}, {"q": S})
+
+
+def inner(model):
+    """`where` of a network that is wrapped in one more closure, as in `FluxForm` and `Equivariant`."""
+    return model.closure.inner.net
+
+
+def flux_network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> closures.FluxForm:
+    """The network as a flux of q, components of the layers in x, then in y, whose divergence is the forcing.
+
+    Its scale is that of the forcing times the grid spacing. Train it with `where=inner`.
+    """
+    forcing, grid = network(problem, net, inputs), problem.model().equation.grid
+    scale = np.tile(np.asarray(forcing.output_scale) * float(grid.spacing), 2)
+    return closures.FluxForm(hg.NetworkClosure(net, inputs, ("q_x", "q_y"), forcing.input_scale, scale))
 
 
 def offline(
