@@ -70,7 +70,9 @@ def test_method_has_a_title_and_gives_a_closure_that_runs_and_the_same_one_again
 def frames(model, closure, count, seed, noise=0.2):
     """q of random eddies and S = the closure's forcing plus white noise, a share of its rms."""
     grid, rng = model.equation.grid, np.random.default_rng(seed)
-    q = np.stack([eddies(grid, 2, RMS, 100 * seed + i, peak=5.0) for i in range(count)]).astype(np.float32)
+    layers = model.equation.layers
+    q = np.stack([eddies(grid, layers, RMS[:layers], 100 * seed + i, peak=5.0) for i in range(count)])
+    q = q.astype(np.float32)
     forced = jax.jit(lambda q: closure(model.equation.view({"q": grid.to_spectral(q)}), grid, None, None)[0]["q_hat"])
     S = np.stack([np.asarray(grid.to_grid(forced(one))) for one in q])
     S = S + noise * S.std((0, 2, 3), keepdims=True) * rng.standard_normal(S.shape)
@@ -87,6 +89,14 @@ def test_discovery_recovers_the_terms_of_a_known_closure(tmp_path):
     for name, coefficients in zip(found.terms, np.asarray(found.coefficients), strict=True):
         np.testing.assert_allclose(coefficients, known[name], rtol=0.05, err_msg=name)
     assert "-0.4" in (text := (tmp_path / "formula.md").read_text()) and text.count("## Layer") == 2
+
+
+def test_discovery_in_one_layer_takes_one_of_two_terms_that_are_equal(tmp_path):
+    model = hg.Model(hg.QuasiGeostrophic.barotropic(hg.Torus(32, 1e6)), hg.AB3(), dt=3600.0)
+    train, validation = (frames(model, Discovered(("L A(zeta)",), ((0.05,),)), count, count) for count in (8, 4))
+    found = discovery.discover(model, [train], [validation], tmp_path, every=1)
+    assert found.terms in (("L A(zeta)",), ("L A(q)",)), found.terms
+    np.testing.assert_allclose(found.coefficients, 0.05, rtol=0.02)
 
 
 def tendency(equation, closure, y):

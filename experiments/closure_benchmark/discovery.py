@@ -148,9 +148,9 @@ def _select(learned: np.ndarray, checked: np.ndarray) -> tuple[dict[int, float],
     while terms:
         c = solve(terms)
         lengths.append((explained(b, terms, c), explained(a, terms, c), terms, c))
-        # What a term explains beside the others is c² over its diagonal element of the inverse.
-        lost = c**2 / np.diag(np.linalg.pinv(a[np.ix_(terms, terms)], rcond=1e-12, hermitian=True))
-        terms = [term for i, term in enumerate(terms) if i != np.argmin(lost)]
+        # Solved again for each, since terms may be equal, as of q and zeta in one layer: then either may go.
+        shorter = [[kept for kept in terms if kept != term] for term in terms] if len(terms) > 1 else [[]]
+        terms = max(shorter, key=lambda kept: explained(a, kept, solve(kept)) if kept else 0.0)
     best = max(share for share, *_ in lengths)
     _, _, terms, c = next(length for length in reversed(lengths) if length[0] >= best - GAIN)
     formula = dict(zip(terms, (c * unit[terms] / unit[-1]).tolist(), strict=True))
