@@ -10,7 +10,7 @@ import optax
 import hybridgcm as hg
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
-from hybridgcm import checkpoint, metrics, nn, train
+from hybridgcm import checkpoint, closures, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
 
 INPUTS = ("q", "u", "v")
@@ -65,6 +65,21 @@ def offline_then_online(problem: Problem, seed: int, folder: Path, **how):
     """`small_cnn` fitted to the subgrid forcing, then trained on through the solver as `online` is told by `how`."""
     start = offline(problem, small_cnn(problem, seed), seed, folder / "offline")
     return online(problem, start, seed, folder / "online", **how)
+
+
+def inner(model):
+    """`where` of a network that is wrapped in one more closure, as in `FluxForm` and `Equivariant`."""
+    return model.closure.inner.net
+
+
+def flux_network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> closures.FluxForm:
+    """The network as a flux of q, components of the layers in x, then in y, whose divergence is the forcing.
+
+    Its scale is that of the forcing times the grid spacing. Train it with `where=inner`.
+    """
+    forcing, grid = network(problem, net, inputs), problem.model().equation.grid
+    scale = np.tile(np.asarray(forcing.output_scale) * float(grid.spacing), 2)
+    return closures.FluxForm(hg.NetworkClosure(net, inputs, ("q_x", "q_y"), forcing.input_scale, scale))
 
 
 def offline(
