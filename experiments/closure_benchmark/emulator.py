@@ -55,7 +55,7 @@ def through_emulator(problem: Problem, seed: int, folder: Path, size: Size, **ho
     with and without closure are written to `folder`/emulator.json.
     """
     tendency = emulator(problem, seed, folder, size)
-    start = offline(problem, small_cnn(problem, seed), seed, folder / "offline")
+    start = offline(problem, small_cnn(problem, seed), seed, problem.beside("offline_cnn", seed, folder))
     through = lambda closure: surrogate(problem.model(closure), tendency)
     closure = online(problem, start, seed, folder / "online", through=through, **how)
     if not (file := folder / "emulator.json").exists():

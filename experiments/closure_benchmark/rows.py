@@ -105,12 +105,13 @@ def _truths(root: Path, sizes: Truths, flow) -> dict[str, list[Path]]:
 
 
 def make(root: Path, config, name: str, method: Method, seed: int):
-    """(closure, seconds of its training): of a method for a system, trained now or before."""
+    """(closure, seconds of its training, without a start that methods share): trained now or before."""
     system = system_of(name)
     folder = root / "closures" / system.name / method.name / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    closure = method.closure(Problem(config, open_data(root, config.truths, system)), seed, folder)
+    problem = Problem(config, open_data(root, config.truths, system), folder.parents[1])
+    closure = method.closure(problem, seed, folder)
     record = folder / "seconds.json"
     if not record.exists():  # of a training that was interrupted: of its last part
         record.write_text(json.dumps(time.monotonic() - begin))

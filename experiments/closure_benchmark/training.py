@@ -23,12 +23,16 @@ class Problem:
     `folder` is its own; called again with the same folder it goes on, or gives at once what it gave before.
     """
 
-    def __init__(self, config: Config, data: Data):
-        self.config, self.data, self.system = config, data, data.system
+    def __init__(self, config: Config, data: Data, shared: Path | None = None):
+        self.config, self.data, self.system, self.shared = config, data, data.system, shared
 
     def model(self, closure=None) -> hg.Model:
         """The coarse model that the closure is for."""
         return self.system.model(closure)
+
+    def beside(self, method: str, seed: int, folder: Path) -> Path:
+        """The folder of another method with this seed, so that a start is trained once; one in `folder` if alone."""
+        return folder / method if self.shared is None else self.shared / method / f"seed-{seed}"
 
     def steps(self, steps: int) -> int:
         """A method's own number of optimiser steps at the effort of this run."""
@@ -63,7 +67,7 @@ def small_cnn(problem: Problem, seed: int) -> hg.NetworkClosure:
 
 def offline_then_online(problem: Problem, seed: int, folder: Path, **how):
     """`small_cnn` fitted to the subgrid forcing, then trained on through the solver as `online` is told by `how`."""
-    start = offline(problem, small_cnn(problem, seed), seed, folder / "offline")
+    start = offline(problem, small_cnn(problem, seed), seed, problem.beside("offline_cnn", seed, folder))
     return online(problem, start, seed, folder / "online", **how)
 
 

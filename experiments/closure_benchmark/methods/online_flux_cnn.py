@@ -6,5 +6,5 @@ from experiments.closure_benchmark.training import inner, online
 
 def closure(problem, seed, folder):
     """The offline network, trained on through the solver over two days."""
-    start = offline_flux_cnn.closure(problem, seed, folder / "offline")
+    start = offline_flux_cnn.closure(problem, seed, problem.beside("offline_flux_cnn", seed, folder))
     return online(problem, start, seed, folder / "online", where=inner)
