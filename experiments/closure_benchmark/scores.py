@@ -13,6 +13,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments._run import divisor
+from experiments.closure_benchmark.calibration import calibration, forcings
 from experiments.closure_benchmark.data import LEARNING, VERSION, Data
 from hybridgcm import checkpoint, closures, data, diagnostics, metrics
 from hybridgcm.fingerprint import digest
@@ -86,27 +87,21 @@ def tune(run, system, sets: Data, closure) -> dict:
     return {"rows": rows, "best": min(rows, key=lambda amplitude: product(rows[amplitude]))}
 
 
-def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
+def offline_scores(system, sets: Data, closure) -> dict:
     """R² and correlation of the forcing with S per layer, over all validation frames and points.
 
-    Fields are centred per layer. For a closure that draws noise: of one draw.
+    Fields are centred per layer. For a closure that draws noise: of the mean of its draws, with their `calibration`.
     """
-    low = system.model(closure)
-
-    def forcing(q, key):
-        state = low.encode({"q": q}, key)
-        made, _ = closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
-        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
-
-    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
-    keys = jr.split(jr.key(7), len(q))
-    made = np.asarray(jax.jit(lambda q, keys: jax.lax.map(lambda a: forcing(*a), (q, keys)))(q, keys), float)
-    axes = (0, 2, 3)
+    draws, S = forcings(system, sets, closure)
+    made, axes = draws.mean(0, dtype=float), (0, 2, 3)
     error, spread = np.mean((made - S) ** 2, axes), np.var(S, axes, dtype=float)
-    return {
+    scores = {
         "R2": (1 - error / spread).tolist(),
         "correlation": [float(np.corrcoef(made[:, i].ravel(), S[:, i].ravel())[0, 1]) for i in range(S.shape[1])],
     }
+    if len(draws) > 1:
+        scores["calibration"] = calibration(draws, S, system.model().equation.grid)
+    return scores
 
 
 def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:
