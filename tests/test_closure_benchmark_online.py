@@ -15,7 +15,7 @@ from helpers import run, same_bits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from experiments.closure_benchmark import calibration, data, emulator, rows, systems, training  # noqa: E402
+from experiments.closure_benchmark import data, emulator, rows, systems, training, tuning  # noqa: E402
 from experiments.closure_benchmark.config import SMOKE, Truths  # noqa: E402
 from hybridgcm import nn  # noqa: E402
 
@@ -102,7 +102,7 @@ def test_early_stopping_takes_the_network_with_the_best_free_runs(bench):
     closure, folder = check(bench, "online_early", offline_start(bench))
     scores = [record["score"] for record in log_of(folder / "online")]
     assert len(scores) == 3 and np.isfinite(scores).all()
-    score = calibration.misfit(bench[0])
+    score = tuning.misfit(bench[0])
     assert score(bench[0].model(closure)) == pytest.approx(min(scores), rel=1e-4)
 
 
@@ -170,14 +170,14 @@ def test_runs_of_the_coarse_solver_are_what_the_emulator_learns(bench):
 
 
 def test_constants_are_calibrated_by_ensemble_kalman_inversion(bench):
-    _, folder = check(bench, "eki_classical", calibration.classical(bench[0]))
+    _, folder = check(bench, "eki_classical", tuning.classical(bench[0]))
     records = log_of(folder)
     assert records[0]["failed"] == 0 and np.isfinite(records[0]["misfit"])
 
 
 def test_constants_are_calibrated_by_evolution(bench):
     pytest.importorskip("cmaes")
-    closure, folder = check(bench, "evolution", calibration.classical(bench[0]))
+    closure, folder = check(bench, "evolution", tuning.classical(bench[0]))
     trials = log_of(folder)
     assert len(trials) == 8 and np.isfinite([trial["misfit"] for trial in trials]).all()
     (folder / "calibrated.ckpt").unlink()  # as if killed before its end: trials that are known are not run again
@@ -192,7 +192,7 @@ def test_without_the_library_evolution_says_how_to_get_it(bench, monkeypatch):
 
 def test_the_statistics_of_the_tuning_climate_itself_fit(bench):
     """A climate is its own target: with the truth's snapshots as the run, every statistic is one or its share."""
-    statistics, target, noise = calibration.free_statistics(bench[0])
-    assert np.isfinite(target).all() and np.abs(target).max() < 10 and (np.diag(noise) >= calibration.FLOOR**2).all()
+    statistics, target, noise = tuning.free_statistics(bench[0])
+    assert np.isfinite(target).all() and np.abs(target).max() < 10 and (np.diag(noise) >= tuning.FLOOR**2).all()
     spectra = target[: -(len(target) // 3)]
     assert spectra == pytest.approx(np.ones_like(spectra))

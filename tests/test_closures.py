@@ -15,7 +15,7 @@ from helpers import double, eddies, error, run, same_bits, wave
 import hybridgcm as hg
 from hybridgcm import closures
 from hybridgcm.closures import BiharmonicBackscatter, Leith, NetworkClosure, Smagorinsky, ZannaBolton
-from hybridgcm.nn import CNN
+from hybridgcm.nn import CNN, FlowMatching
 
 GOLDEN = Path(__file__).parent / "golden" / "closures_32.npz"
 RMS = (5e-6, 5e-7)  # of q per layer, s-1
@@ -29,6 +29,14 @@ def network(outputs=("q",), scale=(2e-11, 2e-12)):
     last = jr.normal(jr.key(4), net.weights[-1].shape) / 6
     net = eqx.tree_at(lambda net: net.weights[-1], net, last)
     return NetworkClosure(net, ("q",), outputs, RMS, scale * len(outputs))
+
+
+def flow():
+    """A sampler whose noise is carried by a velocity of the fields, the state of the flow and its time."""
+    net = CNN((2 + 2 + 1, 4, 2), (3, 3), key=jr.key(5), activation=jnp.tanh)
+    last = jr.normal(jr.key(6), net.weights[-1].shape) / 6
+    net = eqx.tree_at(lambda net: net.weights[-1], net, last)
+    return NetworkClosure(FlowMatching(net, 2), ("q",), ("q",), RMS, (2e-11, 2e-12))
 
 
 CLOSURES = {
@@ -59,6 +67,7 @@ CLOSURES = {
     "Sponge": lambda: closures.Sponge(86400.0, 5e5, 2e5),
     "AR1": lambda: closures.AR1((2e-12, 2e-13), scale=1e5, tau=86400.0, dt=3600.0),
     "SPPT": lambda: closures.SPPT(Leith(0.5), 0.2, scale=2e5, tau=86400.0, dt=3600.0),
+    "Sampler": lambda: closures.Sampler(flow(), 2, decorrelation=4.0),
     "BiasCorrection": lambda: (
         lambda grid: closures.BiasCorrection(
             {"q": 2e-12 * np.stack([eddies(grid, 2, 1.0, seed) for seed in range(3)])}, period=36000.0, dt=3600.0
@@ -243,6 +252,7 @@ TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128Â
     "Sponge": {32: 2},
     "AR1": {32: 1},
     "SPPT": {32: 5 + 3},
+    "Sampler": {32: 1},
     "BiasCorrection": {32: 1},
     "FailSafe": {32: 5 + 1},
 }

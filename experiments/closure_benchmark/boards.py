@@ -53,7 +53,9 @@ def entry(rows: list[Mapping]) -> dict:
     }  # fmt: skip
     out |= {name: _free([row[name] for row in good if row.get(name)]) for name in ("unit", "tuned")}
     offline = [row.get("offline") or {} for row in good]
-    out["offline"] = {name: _layers([one[name] for one in offline if one.get(name)]) for name in ("R2", "correlation")}
+    # of resolved scales where a row has them: networks are trained on no others
+    skill = lambda name: [one.get(f"{name}_resolved") or one.get(name) for one in offline]
+    out["offline"] = {name: _layers(list(filter(None, skill(name)))) for name in ("R2", "correlation")}
     similar = [row["unit"]["similarities"] for row in good if (row.get("unit") or {}).get("similarities")]
     out["similarities"] = {name: statistics.fmean(one[name] for one in similar) for name in (similar or [{}])[0]}
     survival = [row["survival"] for row in good if row.get("survival")]

@@ -1,145 +1,107 @@
-"""Free runs against the tuning climate: a few constants found without gradients, and when to stop a training."""
-
-import json
-from pathlib import Path
+"""Closures that draw noise, before they run: the mean of their draws, and whether the spread is that of the truth."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.scipy.stats import norm
 
-import hybridgcm as hg
-from experiments.closure_benchmark.methods.backscatter import closure as backscatter
-from experiments.closure_benchmark.training import Problem
-from hybridgcm import checkpoint, metrics
-from hybridgcm.train.objectives import each
+from experiments.closure_benchmark.data import Data
+from hybridgcm import metrics
 
-FLOOR = 0.03
-"""Relative difference of a statistic that counts as one whatever its variance: no model is better than that."""
+DRAWS = 16
 
 
-def free_statistics(problem: Problem, snapshots: int = 16, runs: int = 2, warm: int = 2):
-    """(statistics, target, noise): what `hg.eki` takes, from free runs and the climate of `problem.data.tuning`.
+def forcings(system, sets: Data, closure, every: int = 25) -> tuple[np.ndarray, np.ndarray]:
+    """(draws `[draw, frame, layer, y, x]`, S `[frame, layer, y, x]`), s⁻², on every so many validation frames.
 
-    `statistics(model)`: kinetic energy spectra per layer and the energy flux on resolved rings, relative to those of
-    the target, means over `snapshots` of `runs` free runs from the last training frames, after `warm` more. `noise`:
-    covariance of such a mean, diagonal, by the variance of the target's snapshots. Nothing of the scored truths enters.
+    `DRAWS` draws with keys of their own, from the closure's initial memory; one if two keys give the same forcing.
     """
-    low, climate = problem.model(), problem.data.tuning
-    snapshots = min(snapshots, climate.q.shape[1])
-    every = round(problem.system.flow.snapshot / low.dt)
-    starts = jnp.asarray(np.stack([part["q"][-1] for part in problem.data.train[:runs]]))
-    rings = slice(1, int(np.sum(climate.kr < climate.limit)))  # the first holds the mean, which has no energy
-    spectrum, flux = metrics.energy_spectrum(low.equation), metrics.energy_flux(low.equation)
+    low = system.model(closure)
 
-    def measure(q):
-        return jnp.concatenate([spectrum({"q": q})[:, rings].ravel(), flux({"q": q})[rings]])
+    def forcing(q, key):
+        state = low.encode({"q": q}, key)
+        made, _ = low.closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
+        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
 
-    truth = jnp.asarray(climate.q.reshape(-1, *climate.q.shape[2:]))
-    seen = np.asarray(jax.jit(lambda q: jax.lax.map(measure, q))(truth), float)
-    mean = seen.mean(0)
-    size = np.abs(mean)
-    fluxes = slice(len(mean) - (rings.stop - rings.start), None)
-    size[fluxes] = np.sqrt(np.mean(mean[fluxes] ** 2))  # it changes sign
-    noise = np.diag(seen.var(0) / size**2 / (snapshots * len(starts)) + FLOOR**2)
-    scale = jnp.asarray(size, truth.dtype)
+    @jax.jit
+    def all_frames(q, keys):
+        return jax.lax.map(lambda a: jax.lax.map(lambda key: forcing(a[0], key), a[1]), (q, keys))
 
-    def statistics(model):
-        save = lambda model, state: measure(model.decode(state)["q"])
-
-        def one(q):
-            state = model.encode({"q": q})
-            found = hg.rollout(model, state, every * (warm + snapshots), every=every, save=save)[1]["save"]
-            return jnp.mean(found[warm:], 0)
-
-        return jnp.mean(each(one, starts), 0) / scale
-
-    return statistics, mean / size, noise
+    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
+    keys = jr.split(jr.key(7), (len(q), DRAWS))
+    one, two = np.asarray(all_frames(q[:1], keys[:1, :2]))[0]
+    draws = all_frames(q, keys[:, :1] if np.array_equal(one, two) else keys)
+    return np.moveaxis(np.asarray(draws), 1, 0), S
 
 
-def misfit(problem: Problem, **how):
-    """model -> mean over statistics of (difference from the target)²/noise; about 1 at best, not finite if it blew up.
+def calibration(draws: np.ndarray, S: np.ndarray, grid) -> dict[str, list[float]]:
+    """Scores per layer of M draws `[draw, frame, layer, y, x]` for targets S `[frame, layer, y, x]` on a grid.
 
-    A score for `train.EarlyStopping`, and what `evolution` minimises. `how` as in `free_statistics`.
+    With the mean m and the variance V of draws given the fields, and P the isotropic power spectrum over frames:
+
+    - `L2_mean` √(⟨(S − m)²⟩/⟨S²⟩), 0 is perfect, 1 no closure;
+    - `L2_total` ‖P(draw) − P(S)‖/‖P(S)‖ and `L2_residual` ‖P(draw − m) − P(S − m)‖/‖P(S − m)‖, 0 is perfect;
+    - `var_ratio` ⟨V⟩/⟨(S − m)²⟩, 1 is perfect, smaller has too little spread: these four after Perezhogin et al.
+      (2023), doi:10.1029/2023MS003681;
+    - `spread_skill` √((1 + 1/M) ⟨V⟩)/rms(S − mean of the draws), 1 is perfect: Fortin et al. (2014),
+      doi:10.1175/JHM-D-14-0008.1;
+    - `crps` the fair CRPS over that of a Gaussian with the variance of S, which knows no fields: 0 is perfect, 1 no
+      skill.
+
+    The mean of M draws misses m by V/M in the mean square; L2_mean, L2_residual and var_ratio are without this.
+    Raises `ValueError` for less than two draws and shapes that do not agree.
     """
-    statistics, target, noise = free_statistics(problem, **how)
-    run, variance = eqx.filter_jit(statistics), np.diag(noise)
-    return lambda model: float(np.mean((np.asarray(run(model), float) - target) ** 2 / variance))
+    if len(draws) < 2 or draws.shape[1:] != S.shape:
+        raise ValueError(f"calibration needs [draw, *{S.shape}] with two draws or more; got {draws.shape}")
+    count, axes = len(draws), (0, 2, 3)
+    mean = draws.mean(0, dtype=float)
+    V = np.stack([np.square(draw - mean).mean(axes) for draw in draws]).sum(0) / (count - 1)
+    miss, power = np.square(S - mean).mean(axes), np.square(S, dtype=float).mean(axes)
+    error = miss - V / count
+    P = lambda a: _spectrum(a, grid)
+    P_draws, P_spread = (np.mean([P(draw - m) for draw in draws], 0) for m in (0, mean))
+    P_spread = P_spread * count / (count - 1)
+    P_miss = P(S - mean) - P_spread / count
+    found = {
+        "L2_mean": np.sqrt(np.maximum(error, 0) / power),
+        "L2_total": _distance(P_draws, P(S)),
+        "L2_residual": _distance(P_spread, P_miss),
+        "var_ratio": V / error,
+        "spread_skill": np.sqrt((1 + 1 / count) * V / miss),
+        "crps": _crps(draws, S),
+    }
+    return {name: np.asarray(value).tolist() for name, value in found.items()}
 
 
-def classical(problem: Problem) -> hg.Sum:
-    """Backscatter and Zanna-Bolton, three constants, at published values: κ = −.19 Δ² is pyqg's at 64²."""
-    spacing = float(problem.model().equation.grid.spacing)
-    return hg.Sum(backscatter(problem, 0, None), hg.ZannaBolton(-0.19 * spacing**2))
+def _spectrum(a: np.ndarray, grid) -> np.ndarray:
+    """Isotropic power spectrum `[layer, shell]`, summed over shells, mean over frames."""
+    size = np.sqrt(np.mean(np.square(a), (0, 2, 3), dtype=float))[:, None, None]
+    scaled = jnp.asarray(a / size, grid.eigenvalues.dtype)  # squares of s⁻² fields leave single precision
+    return np.asarray(_spectra(grid, scaled), float).mean(0) * size[:, :, 0] ** 2
 
 
-def by_eki(problem: Problem, closure, seed: int, folder: Path, *, members: int = 10, iterations: int = 6):
-    """Every constant of the closure by ensemble Kalman inversion; the log is `folder`/log.jsonl."""
+@eqx.filter_jit
+def _spectra(grid, a):
+    def one(frame):
+        a_hat = grid.to_spectral(frame)
+        return grid.spectrum(grid.cospectrum(a_hat, a_hat))
 
-    def found():
-        lines = []
-        note = lambda step, model, record: lines.append(json.dumps(record) + "\n")
-        model, _ = hg.eki(
-            problem.model(closure), *free_statistics(problem), where=lambda m: m.closure, spread=0.3, members=members,
-            iterations=problem.steps(iterations), key=jr.fold_in(jr.key(400), seed), callback=note,
-        )  # fmt: skip
-        (folder / "log.jsonl").write_text("".join(lines))
-        return model.closure
-
-    return _kept(folder / "calibrated.ckpt", problem.model(closure).closure, found)
+    return jax.lax.map(one, a)
 
 
-def by_evolution(problem: Problem, closure, seed: int, folder: Path, *, population: int = 8, generations: int = 8):
-    """Every constant of the closure, as a multiple of its value, by CMA-ES; every trial is in `folder`/log.jsonl.
-
-    Hansen and Ostermeier (2001), doi:10.1162/106365601750190398; the library is cmaes, without it `RuntimeError`.
-    """
-    try:
-        from cmaes import CMA
-    except ImportError:
-        raise RuntimeError('evolution needs the library cmaes; run: pip install "hybridgcm[benchmark]"') from None
-    leaves, structure = jax.tree.flatten(problem.model(closure).closure)
-    scaled = lambda x: jax.tree.unflatten(structure, [a * float(m) for a, m in zip(leaves, x, strict=True)])
-
-    def found():
-        score, log = misfit(problem), _Trials(folder / "log.jsonl")
-        search = CMA(mean=np.ones(len(leaves)), sigma=0.3, seed=seed, population_size=population)
-        best = (np.inf, np.ones(len(leaves)))
-        for _ in range(problem.steps(generations)):
-            trials = [search.ask() for _ in range(population)]
-            values = [log(x, lambda x: score(problem.model(scaled(x)))) for x in trials]
-            search.tell([(x, value if np.isfinite(value) else 1e9) for x, value in zip(trials, values, strict=True)])
-            finite = [(value, x) for x, value in zip(trials, values, strict=True) if np.isfinite(value)]
-            best = min([best, *finite], key=lambda pair: pair[0])
-        if not np.isfinite(best[0]):
-            raise RuntimeError("no trial gave a run that stays finite; start from a weaker closure")
-        return scaled(best[1])
-
-    return _kept(folder / "calibrated.ckpt", jax.tree.unflatten(structure, leaves), found)
+def _distance(made: np.ndarray, true: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.sum((made - true) ** 2, -1) / np.sum(true**2, -1))
 
 
-class _Trials:
-    """Misfits by trial, kept in a file: a search that draws the same trials again does not run them again."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
-        self.known = {tuple(record["multiples"]): record["misfit"] for record in records}
-        path.write_text("".join(line for line in lines if line.endswith("\n")))
-
-    def __call__(self, multiples: np.ndarray, run) -> float:
-        key = tuple(multiples.tolist())
-        if key not in self.known:
-            self.known[key] = run(multiples)
-            with open(self.path, "a") as file:
-                file.write(json.dumps({"multiples": key, "misfit": self.known[key]}) + "\n")
-        return self.known[key]
-
-
-def _kept(path: Path, like, make):
-    """The tree in the file, made now if there is none."""
-    if not path.exists():
-        checkpoint.save(path, make())
-    return checkpoint.load(path, like)
+def _crps(draws: np.ndarray, S: np.ndarray) -> list[float]:
+    score = metrics.crps("S")
+    ratios = []
+    for layer in range(S.shape[1]):
+        own = slice(layer, layer + 1)
+        rms = np.sqrt(np.mean(np.square(S[:, own]), dtype=float))
+        x = S[:, own] / rms
+        climate = np.mean(x * (2 * norm.cdf(x) - 1) + 2 * norm.pdf(x) - 1 / np.sqrt(np.pi))
+        ratios.append(float(score({"S": draws[:, :, own]}, {"S": S[:, own]}) / climate))
+    return ratios

@@ -143,6 +143,8 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
     found["forecast_days"] = scores.forecast_days(system, sets, closure)
     if closure is not None:
         found["offline"] = scores.offline_scores(system, sets, closure)
+        noise = found["offline"].pop("calibration", {})
+        found["calibration"] = {f"{name}{i + 1}": a for name, layers in noise.items() for i, a in enumerate(layers)}
         if run.config.amplitudes:
             found["tuning"] = scores.tune(run, system, sets, closure)
             best = found["tuning"]["best"]

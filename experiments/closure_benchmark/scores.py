@@ -14,6 +14,7 @@ import numpy as np
 import hybridgcm as hg
 from experiments._run import divisor
 from experiments.closure_benchmark import spectra
+from experiments.closure_benchmark.calibration import calibration, forcings
 from experiments.closure_benchmark.data import LEARNING, VERSION, Data
 from hybridgcm import checkpoint, closures, data, diagnostics, metrics
 from hybridgcm.fingerprint import digest
@@ -88,26 +89,24 @@ def tune(run, system, sets: Data, closure) -> dict:
     return {"rows": rows, "best": min(rows, key=lambda amplitude: product(rows[amplitude]))}
 
 
-def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
+def offline_scores(system, sets: Data, closure) -> dict:
     """R² and correlation of the forcing with S per layer, over validation frames and points, fields centred per layer.
 
-    `resolved`: of the scales that pyqg's filter leaves alone, which closures of the benchmark are trained on; `all`:
-    of all, as published. For a closure that draws noise: of one draw.
+    Of all scales, as published, and with the ending `_resolved` of those that pyqg's filter leaves alone, which
+    closures of the benchmark are trained on. For a closure that draws noise: of the mean of its draws, with their
+    `calibration`.
     """
-    low = system.model(closure)
-    grid = low.equation.grid
+    draws, S = forcings(system, sets, closure)
+    grid = system.model().equation.grid
     keep = (hg.exponential_filter(grid) == 1).astype(grid.eigenvalues.dtype)
-
-    def one(q, S, key):
-        state = low.encode({"q": q}, key)
-        made, _ = closure(low.equation.view(state.y), grid, state.memory, key)
-        pair = low.equation.lift(made)["q"], grid.to_spectral(S)
-        return {"all": [*map(grid.to_grid, pair)], "resolved": [grid.to_grid(keep * a_hat) for a_hat in pair]}
-
-    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
-    keys = jr.split(jr.key(7), len(q))
-    found = jax.jit(lambda *frames: jax.lax.map(lambda a: one(*a), frames))(q, S, keys)
-    return {label: _skill(*(np.asarray(a, float) for a in pair)) for label, pair in found.items()}
+    resolve = jax.jit(lambda a: jax.lax.map(lambda frame: grid.to_grid(keep * grid.to_spectral(frame)), a))
+    made = draws.mean(0, dtype=float)
+    scores = _skill(made, S.astype(float))
+    low = _skill(*(np.asarray(resolve(jnp.asarray(a, grid.eigenvalues.dtype)), float) for a in (made, S)))
+    scores |= {f"{name}_resolved": value for name, value in low.items()}
+    if len(draws) > 1:
+        scores["calibration"] = calibration(draws, S, grid)
+    return scores
 
 
 def _skill(made: np.ndarray, S: np.ndarray) -> dict:

@@ -7,4 +7,8 @@ from hybridgcm.nn.operators import FNO as FNO
 from hybridgcm.nn.operators import AbstractOperator as AbstractOperator
 from hybridgcm.nn.operators import SpectralConvolution as SpectralConvolution
 from hybridgcm.nn.operators import apply as apply
+from hybridgcm.nn.samplers import AbstractSampler as AbstractSampler
+from hybridgcm.nn.samplers import FlowMatching as FlowMatching
+from hybridgcm.nn.samplers import Gaussian as Gaussian
+from hybridgcm.nn.samplers import sample as sample
 from hybridgcm.nn.unet import UNet as UNet

@@ -1,6 +1,6 @@
 """Backscatter + Zanna–Bolton, three constants by EKI."""
 
-from experiments.closure_benchmark.calibration import by_eki, classical
+from experiments.closure_benchmark.tuning import by_eki, classical
 
 
 def closure(problem, seed, folder):

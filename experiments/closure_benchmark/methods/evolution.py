@@ -1,6 +1,6 @@
 """Backscatter + Zanna–Bolton, three constants by CMA-ES."""
 
-from experiments.closure_benchmark.calibration import by_evolution, classical
+from experiments.closure_benchmark.tuning import by_evolution, classical
 
 
 def closure(problem, seed, folder):

@@ -1,7 +1,7 @@
 """CNN online, selected by free runs."""
 
-from experiments.closure_benchmark.calibration import misfit
 from experiments.closure_benchmark.training import offline_then_online
+from experiments.closure_benchmark.tuning import misfit
 
 
 def closure(problem, seed, folder):
