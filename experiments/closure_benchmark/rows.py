@@ -85,6 +85,9 @@ def row(root: Path, config, name: str, method: Method, seed: int, trained_on: st
 @functools.cache
 def open_data(root: Path, sizes: Truths, system) -> Data:
     """The data of a system; truths of its flow are made first, or waited for if another process is making them."""
+    sizes = system.flow.sizes(sizes)
+    if system.n > sizes.stored:
+        raise ValueError(f"{system.name} has more modes than the training frames keep: truths.stored={sizes.stored}")
     return Data(system, sizes, root / "data" / system.flow.name, _truths(root, sizes, system.flow))
 
 
@@ -117,9 +120,9 @@ def make(root: Path, config, name: str, method: Method, seed: int):
 
 def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dict:
     """Everything that is measured of one closure; `unit` and `tuned` are its free runs at amplitude 1 and the best."""
-    truths = run.config.truths
+    truths = system.flow.sizes(run.config.truths)
     none = None if closure is None else _none(root, run.config, system)
-    start = {"q": sets.validation[0]["q"][0]}
+    start = {name: sets.validation[0][name][0] for name in system.model().equation.prognostic}
     found = {"ms_per_step": scores.milliseconds(system.model(closure), start)}
     found["ms_without"] = scores.milliseconds(system.model(), start)
 
@@ -127,7 +130,7 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
         one = lambda m: scores.free_run(run, system, closure, m, truths.warm, truths.scored, truths.fine)
         folders = parallel(2, {m: (lambda m=m: one(m)) for m in range(run.config.members)})
         climates = [scores.climate(system, closure, folder, truths.scored) for folder in folders.values()]
-        return scores.free_scores(climates, sets.reference, none)
+        return scores.free_scores(climates, sets.reference, none, system.flow)
 
     found["unit"] = free(closure) | {"amplitude": 1.0}
     found["forecast_days"] = scores.forecast_days(system, sets, closure)
@@ -149,7 +152,8 @@ def _none(root: Path, config, system):
     folders = sorted(file.parent.glob("stages/free-*"), key=lambda folder: folder.name)
     from hybridgcm import metrics
 
-    climates = [scores.climate(system, None, folder, config.truths.scored) for folder in folders]
+    scored = system.flow.sizes(config.truths).scored
+    climates = [scores.climate(system, None, folder, scored) for folder in folders]
     return None if None in climates else metrics.pool(*climates)
 
 

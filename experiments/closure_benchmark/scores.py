@@ -13,13 +13,12 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments._run import divisor
-from experiments.closure_benchmark.data import LEARNING, VERSION, Data
-from hybridgcm import checkpoint, closures, data, diagnostics, metrics
+from experiments.closure_benchmark.data import LEARNING, VERSION, Data, snapshots
+from hybridgcm import checkpoint, closures, coarsen, diagnostics, metrics
 from hybridgcm.fingerprint import digest
 
 ALL = 10**9
 """More snapshots than any climate has: all of them are compared."""
-DAY = 86400.0
 
 
 def free_run(run, system, closure, member: int, warm: int, scored: int, fine: int) -> Path:
@@ -49,11 +48,16 @@ def climate(system, closure, folder: Path, scored: int) -> metrics.Climate | Non
     """The climate of the last snapshots of one free run; None if it blew up."""
     if (folder / "blew_up.json").exists():
         return None
-    return metrics.climate(system.model(closure), data.read_store(folder / "run" / "output.zarr")["q"].values[-scored:])
+    model = system.model(closure)
+    fields = {name: a[-scored:] for name, a in snapshots(model, folder / "run").items()}
+    return system.flow.climate(model, fields)
 
 
-def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None) -> dict:
-    """Distributional and spectral errors (pooled, and run by run) and similarities; none if a run did not finish."""
+def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None, flow=None) -> dict:
+    """Distributional and spectral errors (pooled, and run by run) and similarities; none if a run did not finish.
+
+    With `flow` the errors that its source uses, too, as `own_errors`, and their similarities.
+    """
     finished = [one for one in climates if one is not None]
     scores = {"finished": len(finished), "runs": len(climates)}
     if len(finished) < len(climates):
@@ -65,6 +69,11 @@ def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate |
     scores["spectra"] = {name: a.tolist() for name, a in pooled.spectra.items()}
     if none is not None:
         scores["similarities"] = metrics.ross_similarities(pooled, none, target, last=ALL)
+    if flow is not None and (own := flow.errors(pooled, target)):
+        scores["own_errors"] = own
+        if none is not None:
+            without = flow.errors(none, target)
+            scores["own_similarities"] = {name: 1 - own[name] / without[name] for name in own}
     return scores
 
 
@@ -73,7 +82,7 @@ def tune(run, system, sets: Data, closure) -> dict:
 
     The best has the smallest product of distributional and spectral error. Nothing of the scored truths is used.
     """
-    config, truths = run.config, run.config.truths
+    config, truths = run.config, system.flow.sizes(run.config.truths)
     rows = {}
     for amplitude in sorted({1.0, *config.amplitudes}):
         scaled = closure if amplitude == 1 else closures.Scaled(closure, amplitude)
@@ -87,20 +96,23 @@ def tune(run, system, sets: Data, closure) -> dict:
 
 
 def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
-    """R² and correlation of the forcing with S per layer, over all validation frames and points.
+    """R² and correlation of the forcing with S per prognostic and layer, over all validation frames and points.
 
     Fields are centred per layer. For a closure that draws noise: of one draw.
     """
     low = system.model(closure)
+    equation, targets = low.equation, coarsen.targets(low.equation)
 
-    def forcing(q, key):
-        state = low.encode({"q": q}, key)
-        made, _ = closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
-        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
+    def forcing(fields, key):
+        state = low.encode(fields, key)
+        made, _ = closure(equation.view(state.y), equation.grid, state.memory, key)
+        lifted = equation.lift(made)
+        return jnp.concatenate([equation.grid.to_grid(jnp.zeros_like(state.y[n]) + lifted[n]) for n in targets])
 
-    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
-    keys = jr.split(jr.key(7), len(q))
-    made = np.asarray(jax.jit(lambda q, keys: jax.lax.map(lambda a: forcing(*a), (q, keys)))(q, keys), float)
+    records = lambda name: np.concatenate([part[name][::every] for part in sets.validation])
+    fields, S = {name: records(name) for name in targets}, np.concatenate([records(n) for n in targets.values()], 1)
+    keys = jr.split(jr.key(7), len(S))
+    made = np.asarray(jax.jit(lambda q, keys: jax.lax.map(lambda a: forcing(*a), (q, keys)))(fields, keys), float)
     axes = (0, 2, 3)
     error, spread = np.mean((made - S) ** 2, axes), np.var(S, axes, dtype=float)
     return {
@@ -110,31 +122,34 @@ def offline_scores(system, sets: Data, closure, every: int = 25) -> dict:
 
 
 def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:
-    """Days until the model's potential vorticity correlates less than .5 with the truth's, median over starts."""
+    """Days (`flow.day`) until q, or zeta, of the model correlates less than .5 with the truth's, median over starts."""
     low = system.model(closure)
-    step, frame = system.dt, system.flow.frame
-    apart = max(1, round(DAY / frame))
+    step, frame, day, names = system.dt, system.flow.frame, system.flow.day, low.equation.prognostic
+    frames = len(sets.validation[0][names[0]])
+    apart = max(1, min(round(day / frame), frames - 1))
     each = round(apart * frame / step)
-    q = np.concatenate([part["q"][None] for part in sets.validation])
-    length = min(round(days * DAY / frame), q.shape[1] - 1) // apart
-    first = np.linspace(0, q.shape[1] - 1 - length * apart, -(-starts // len(q))).astype(int)
-    run = eqx.filter_jit(lambda m, s: hg.rollout(m, s, each * length, every=each, save=_snapshot)[1]["save"]["q"])
+    length = min(round(days * day / frame), frames - 1) // apart
+    first = np.linspace(0, frames - 1 - length * apart, -(-starts // len(sets.validation))).astype(int)
+    run = eqx.filter_jit(lambda m, s: hg.rollout(m, s, each * length, every=each, save=_snapshot)[1]["save"][names[0]])
     found = []
-    for part in q:
+    for part in sets.validation:
         for i in first:
-            prediction = run(low, low.encode({"q": jnp.asarray(part[i])}, jr.key(int(i))))
-            truth = part[i + apart : i + 1 + apart * length : apart]
-            when = np.arange(1, length + 1) * apart * frame / DAY
+            start = {name: jnp.asarray(part[name][i]) for name in names}
+            prediction = run(low, low.encode(start, jr.key(int(i))))
+            truth = part[names[0]][i + apart : i + 1 + apart * length : apart]
+            when = np.arange(1, length + 1) * apart * frame / day
             found.append(diagnostics.decorrelation_time(prediction, truth, when))
     return float(np.median(found))
 
 
 def survival(run, system, closure, sets: Data) -> dict:
     """`survival` steps from each of `starts` states of the validation truths: survivors of attempts, and why not."""
-    q = np.concatenate([part["q"] for part in sets.validation])
-    starts = q[:: max(1, len(q) // run.config.starts)][: run.config.starts]
-    low, steps = system.model(closure), run.config.survival
-    found = hg.survivors(low, {"q": starts}, steps, every=divisor(steps, 500), reference={"q": sets.tuning.q[0]})
+    low, steps, count = system.model(closure), run.config.survival, run.config.starts
+    names = low.equation.prognostic
+    q = {name: np.concatenate([part[name] for part in sets.validation]) for name in names}
+    starts = {name: a[:: max(1, len(a) // count)][:count] for name, a in q.items()}
+    reference = {name: sets.tuning.fields.get(name, q[name]) for name in names}
+    found = hg.survivors(low, starts, steps, every=divisor(steps, 500), reference=reference)
     return found._asdict()
 
 

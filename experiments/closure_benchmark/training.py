@@ -1,5 +1,6 @@
 """How networks are trained in the benchmark: the same data, losses and optimiser for every method."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -10,7 +11,9 @@ import optax
 import hybridgcm as hg
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
-from hybridgcm import checkpoint, metrics, train
+from experiments.closure_benchmark.flows import energy_and_spectra as energy_and_spectra
+from experiments.closure_benchmark.flows import mean_square
+from hybridgcm import checkpoint, closures, coarsen, metrics, train
 from hybridgcm.batches import concatenate, samples, windows
 
 INPUTS = ("q", "u", "v")
@@ -35,18 +38,34 @@ class Problem:
         return max(1, round(self.config.effort * steps))
 
     def fields(self, q) -> dict[str, np.ndarray]:
-        """The fields that closures read, from q `[record, layer, y, x]`."""
+        """The fields that closures read, from q `[record, layer, y, x]`, or from prognostics by name."""
         low = self.model()
-        view = jax.jit(lambda q: jax.lax.map(lambda one: low.view(low.encode({"q": one})), q))
-        return {name: np.asarray(field) for name, field in view(q).items()}
+        view = jax.jit(lambda q: jax.lax.map(lambda one: low.view(low.encode(one)), q))
+        return {name: np.asarray(field) for name, field in view(q if isinstance(q, Mapping) else {"q": q}).items()}
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """{prognostic: name of its subgrid forcing in the data}: {"q": "S"} of all flows with one prognostic."""
+        return coarsen.targets(self.model().equation)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels in and out of a network from `flow.inputs` to the prognostics: layers times names."""
+        layers = self.model().equation.layers
+        return layers * len(self.system.flow.inputs), layers * len(self.targets)
 
 
-def network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> hg.NetworkClosure:
-    """The network as a closure of q, with the scales of the training frames."""
-    some = [part["q"][::50] for part in problem.data.train], [part["S"][::50] for part in problem.data.train]
-    q, S = map(np.concatenate, some)
-    fields = problem.fields(q)
-    return hg.NetworkClosure.from_data(net, {name: fields[name] for name in inputs}, {"q": S})
+def network(problem: Problem, net, inputs: tuple[str, ...] | None = None) -> closures.AbstractClosure:
+    """The network as a closure of the prognostics, with the scales of the training frames.
+
+    `inputs`: fields that it reads, by default `flow.inputs`.
+    """
+    some = lambda name: np.concatenate([part[name][::50] for part in problem.data.train])
+    fields = problem.fields({name: some(name) for name in problem.targets})
+    outputs = {name: some(target) for name, target in problem.targets.items()}
+    return problem.system.flow.network(
+        net, {name: fields[name] for name in inputs or problem.system.flow.inputs}, outputs
+    )
 
 
 def offline(
@@ -56,7 +75,7 @@ def offline(
     """Least squares against the subgrid forcing on resolved scales, Adam with a cosine schedule."""
     low, steps = problem.model(closure), problem.steps(steps)
     batches = samples(problem.data.train, batch, steps, jr.fold_in(jr.key(100), seed))
-    objective = train.offline(resolved(metrics.mse("S"), low))
+    objective = train.offline(resolved(mean_square(tuple(problem.targets.values())), low))
     return _fit(low, batches, objective, optax.cosine_decay_schedule(rate, steps, 0.02), seed, folder, where)
 
 
@@ -68,34 +87,30 @@ def online(
     """Through the solver: rollouts against the truth's frames, `apart` frames (of 4 h in the two-layer flows) apart.
 
     `frames`: horizons in these intervals, one stage of training each, with its number of `steps`. `loss(equation)`
-    gives the loss, by default `energy_and_spectra`. `cut`: as in `train.online`.
+    gives the loss, by default the flow's, `energy_and_spectra`. `cut`: as in `train.online`.
     """
     low = problem.model(closure)
-    each = round(problem.system.flow.frame * apart / problem.system.dt)
-    if each * problem.system.dt != problem.system.flow.frame * apart:
+    span = problem.system.flow.frame * apart
+    each = round(span / problem.system.dt)
+    if abs(each * problem.system.dt - span) > 1e-6 * span:
         raise ValueError(f"frames {apart} apart are no multiple of the step, {problem.system.dt:g} s")
-    q = [{"q": part["q"][first::apart]} for part in problem.data.train for first in range(apart)]
+    parts = [{name: part[name] for name in problem.targets} for part in problem.data.train]
+    q = [{name: a[first::apart] for name, a in part.items()} for part in parts for first in range(apart)]
     steps = tuple(map(problem.steps, steps))
     stages = [
         windows(q, horizon + 1, batch, count, jr.fold_in(jr.key(200 + number), seed))
         for number, (horizon, count) in enumerate(zip(frames, steps, strict=True))
     ]
-    objective = train.online(resolved((loss or energy_and_spectra)(low.equation), low), every=each, chunk=1, cut=cut)
+    metric = (loss or problem.system.flow.loss)(low.equation)
+    objective = train.online(resolved(metric, low), every=each, chunk=1, cut=cut)
     schedule = optax.cosine_decay_schedule(rate, sum(steps), 0.02)
     return _fit(low, concatenate(*stages), objective, schedule, seed, folder, where)
 
 
-def energy_and_spectra(equation):
-    """Relative energy of the error plus error of the energy spectra.
-
-    The energy of the error alone would teach a network to drain the flow, the spectra alone to drive it.
-    """
-    fields, spectra = metrics.energy(equation), metrics.spectral(equation)
-    return lambda prediction, target: fields(prediction, target) + spectra(prediction, target)
-
-
 def resolved(metric, low: hg.Model):
-    """The metric on the scales that pyqg's filter leaves alone; beyond them no closure can be judged."""
+    """The metric on the scales that the model's filter leaves alone, if it has one; beyond no closure can be judged."""
+    if not isinstance(low.stepper, hg.Filtered):
+        return metric
     grid = low.equation.grid
     return metrics.resolved(metric, grid, hg.exponential_filter(grid) == 1)
 
