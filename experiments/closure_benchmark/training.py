@@ -16,8 +16,6 @@ from experiments.closure_benchmark.flows import mean_square
 from hybridgcm import checkpoint, closures, coarsen, metrics, train
 from hybridgcm.batches import concatenate, samples, windows
 
-INPUTS = ("q", "u", "v")
-
 
 class Problem:
     """What a method is given: `system`, `data` (train and validation frames, the tuning climate), and sizes.
