@@ -94,7 +94,7 @@ def subgrid_forcing(
     One sign throughout: S has the sign of a tendency, as a closure's forcing has (pyqg's `q_forcing_total`;
     `subgrid_forcing` in the published code has the opposite one). F is `equation.explicit`: advection, β, mean
     flow and drag. The implicit dissipation and any per-step filter, of either model, are left out, and so are
-    the closures of models: what S lacks is recorded by `metadata`.
+    the closures and the `forcing` of models: what S lacks is recorded by `metadata`.
 
     `y`: spectral state on the fine grid; result: per prognostic, on the points of the coarse grid, unit of y
     per s. Runs under `jit` and `vmap`. Raises `ValueError` if the two equations have different prognostics.
@@ -144,16 +144,20 @@ def subgrid_momentum(
 def sample(
     fine: Model | AbstractEquation, coarse: Model | AbstractEquation, y: Spectral, operator: Operator = operator1
 ) -> Fields:
-    """One row of an offline data set: the coarse-grained prognostic (`q`) and its `S`, `[layer, y, x]`.
+    """One row of an offline data set: the coarse-grained prognostics and their subgrid forcing, `[layer, y, x]`.
 
-    For `jax.vmap` over snapshots and `train.offline`, whose batches it makes. Raises `ValueError` for equations
-    with several prognostics: call `subgrid_forcing` and name the targets yourself.
+    The forcing is called as `targets` says: q with `S`, or zeta, delta, phi with `S_zeta`, `S_delta`, `S_phi`.
+    For `jax.vmap` over snapshots and `train.offline`, whose batches it makes.
     """
     forcing, grid = subgrid_forcing(fine, coarse, y, operator), _equation(coarse).grid
-    if len(forcing) != 1:
-        raise ValueError(f"sample needs one prognostic, got {sorted(forcing)}; use subgrid_forcing")
-    (name,) = forcing
-    return {name: grid.to_grid(operator(y[name], _equation(fine).grid, grid)), "S": forcing[name]}
+    fields = {name: grid.to_grid(operator(y[name], _equation(fine).grid, grid)) for name in forcing}
+    return fields | {target: forcing[name] for name, target in targets(_equation(coarse)).items()}
+
+
+def targets(equation: AbstractEquation) -> dict[str, str]:
+    """{prognostic: name of its subgrid forcing in data sets}: `S` of a single prognostic, else `S_name`."""
+    names = equation.prognostic
+    return {names[0]: "S"} if len(names) == 1 else {name: f"S_{name}" for name in names}
 
 
 def metadata(fine: Model | AbstractEquation, coarse: Model | AbstractEquation, operator: Operator = operator1) -> dict:

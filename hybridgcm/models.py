@@ -1,6 +1,7 @@
 """A state, and the things that advance it."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Int
 from hybridgcm._typing import Fields, Spectral, cast_floats, nearest
 from hybridgcm.closures.base import AbstractClosure, Every
 from hybridgcm.equations.base import AbstractEquation
+from hybridgcm.grids import AbstractGrid
 from hybridgcm.steppers import AbstractStepper
 
 
@@ -63,6 +65,9 @@ class Model(AbstractModel):
     The closure is evaluated once per step and held over the stages (`hold=True`): one network call, one noise
     draw, one memory update; first order in time, no loss for one-evaluation schemes such as AB3. `hold=False`
     evaluates it at every stage, with the memory and key of the step's start; the memory advances once.
+    `forcing(t, grid)` gives, at every stage, named forcings that drive the flow whatever the closure is, as functions
+    of time alone (t in s): a truth and its coarse models share it, so it is no part of `equation.explicit`, of subgrid
+    data and of the energy budget.
     Floating-point leaves of all parts are cast to the precision of the grid. Raises `ValueError` for a dt that is not
     positive, and for closures that were made for another.
 
@@ -75,14 +80,16 @@ class Model(AbstractModel):
     closure: AbstractClosure | None
     dt: float = eqx.field(static=True)
     hold: bool = eqx.field(static=True)
+    forcing: Callable[[Any, AbstractGrid], Fields] | None
 
-    def __init__(self, equation, stepper, closure=None, *, dt: float, hold: bool = True):
+    def __init__(self, equation, stepper, closure=None, *, dt: float, hold: bool = True, forcing=None):
         if not dt > 0:
             raise ValueError(f"dt is a positive number of seconds; got {dt}")
         if closure is not None:
             _check_time_step(closure, dt)
         dtype = equation.grid.eigenvalues.dtype
-        self.equation, self.stepper, self.closure = cast_floats((equation, stepper, closure), dtype)
+        parts = cast_floats((equation, stepper, closure, forcing), dtype)
+        self.equation, self.stepper, self.closure, self.forcing = parts
         self.dt, self.hold = float(dt), hold
 
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
@@ -97,7 +104,7 @@ class Model(AbstractModel):
     def step(self, state: State) -> State:
         equation, start = self.equation, state.step.astype(self.equation.grid.eigenvalues.dtype) * self.dt
         if self.closure is None:
-            F = lambda offset, y: equation.explicit(start + offset, y)
+            F = lambda offset, y: self._tendency(start + offset, y)
             memory = state.memory
         else:
             key = jr.fold_in(state.key, state.step)
@@ -106,7 +113,7 @@ class Model(AbstractModel):
             def F(offset, y):
                 first = isinstance(offset, float | int) and offset == 0  # offsets of adaptive steppers are traced
                 held = forcing if self.hold or first else self._forcing(y, state.memory, key)[0]
-                return jax.tree.map(jnp.add, equation.explicit(start + offset, y), held)
+                return jax.tree.map(jnp.add, self._tendency(start + offset, y), held)
 
         y, past = self.stepper(F, equation, state.y, state.past, self.dt)
         return State(y, state.step + 1, past, memory, state.key)
@@ -121,6 +128,13 @@ class Model(AbstractModel):
         """max (|u| + |v|)·dt/Δ with the mean flow, over all points and layers; Δ is `grid.spacing`."""
         u, v = self.equation.advecting_velocity(state.y)
         return self.equation.grid.courant(u, v, self.dt)
+
+    def _tendency(self, t, y: Spectral) -> Spectral:
+        """Explicit tendency with the forcing, without the closure."""
+        tendency = self.equation.explicit(t, y)
+        if self.forcing is None:
+            return tendency
+        return jax.tree.map(jnp.add, tendency, self.equation.lift(self.forcing(t, self.equation.grid)))
 
     def _forcing(self, y, memory, key):
         fields = self.equation.view(y)

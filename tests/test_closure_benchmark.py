@@ -50,7 +50,7 @@ def test_coarser_data_of_every_operator_are_made_from_the_stored_cut_off(operato
     y = fine.encode(flow.start(3, 64)).y
     y = {"q": y["q"] + 0.3 * np.roll(y["q"], 5, -1)}
     kept = coarsen.sample(fine, stored, y, coarsen.cutoff)
-    made = data._on_grid(stored.equation, low.equation, system.coarsen, *(np.asarray(kept[n])[None] for n in "qS"))
+    made = data._on_grid(stored.equation, low.equation, system.coarsen, {n: np.asarray(kept[n])[None] for n in "qS"})
     wanted = coarsen.sample(fine, low, y, system.coarsen)
     for name in ("q", "S"):
         scale = np.abs(wanted[name]).max()

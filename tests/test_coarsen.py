@@ -142,3 +142,14 @@ def test_forcing_of_a_ten_year_run_has_the_published_size():
     layers = np.sqrt(size[1]) / ((7.784e-6, 1.0472e-6), (7.606e-12, 1.6565e-13))
     assert np.all(np.abs(pooled[0] - 1) < 0.05) and np.all(np.abs(layers[0] - 1) < 0.05), (pooled, layers)
     assert np.all(np.abs(pooled[1] - 1) < 0.12) and np.all(np.abs(layers[1] - 1) < 0.12), (pooled, layers)
+
+
+def test_a_sample_of_several_prognostics_names_a_target_for_each():
+    fine, coarse = (hg.ShallowWater(double(n), 1e-4, 100.0) for n in (48, 16))
+    psi_hat = fine.grid.to_spectral(jnp.asarray(eddies(fine.grid, 1, 1e4)))
+    y = {name: fine.grid.to_spectral(a) for name, a in fine.balanced(psi_hat).items()}
+    sample, forcing = coarsen.sample(fine, coarse, y), coarsen.subgrid_forcing(fine, coarse, y)
+    assert set(sample) == {"zeta", "delta", "phi", "S_zeta", "S_delta", "S_phi"}
+    assert all(error(sample[f"S_{name}"], forcing[name]) == 0 for name in forcing)
+    assert coarsen.targets(coarse) == {"zeta": "S_zeta", "delta": "S_delta", "phi": "S_phi"}
+    assert coarsen.targets(flows()[0]) == {"q": "S"}

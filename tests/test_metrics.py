@@ -208,6 +208,62 @@ def test_only_the_last_snapshots_of_every_run_count():
     assert metrics.ross_similarities(garbage, metrics.climate(model, 2 * q), spun_up, last=4)["q1"] == 1
 
 
+def test_one_layer_is_scored_by_what_it_has():
+    grid = double(16, dealias=None)
+    model = hg.Model(hg.QuasiGeostrophic.barotropic(grid, drag=1e-7), hg.AB3(), dt=3600.0)
+    field = lambda seed: np.stack([eddies(grid, 1, 5e-6, seed + i) for i in range(3)])
+    target, other, low = (metrics.climate(model, field(seed)) for seed in (0, 10, 20))
+    errors = metrics.perezhogin_errors(other, target)
+    assert set(errors) == {"distributional", "spectral", "q1", "u1", "v1", "KE1", "Ens1", "KEspec1", "Eflux"}
+    assert errors["spectral"] == pytest.approx((errors["KEspec1"] + errors["Eflux"]) / 2)
+    similarities = metrics.ross_similarities(target, low, target)
+    assert set(similarities) == {
+        *("q1", "u1", "v1", "KE1", "Ens1", "KEspec1", "Ensspec1", "KEflux", "KEfrictionspec")
+    } and set(similarities.values()) == {1.0}
+
+
+def test_climate_of_shallow_water_holds_its_fields_and_energies():
+    grid, low = double(24), double(12)
+    water = hg.ShallowWater(grid, 1e-4, 100.0)
+    model = hg.Model(water, hg.SIL3(), dt=600.0)
+    fields = {n: np.stack([eddies(grid, 1, a, i) for i in range(2)]) for n, a in zip(water.prognostic, (1e-5, 1e-6, 3))}
+    c = metrics.climate(model, fields)
+    view = model.view(model.encode({n: a[1] for n, a in fields.items()}))
+    assert c.q is None and set(c.fields) == {"u", "v", "zeta", "phi"}
+    assert all(error(a[0, 1], view[n]) < 1e-12 for n, a in c.fields.items())
+    wave = np.asarray(wave_of(grid, 3))
+    alone = {"zeta": 1e-5 * wave[None, None], "delta": 0 * wave[None, None], "phi": 2.0 * wave[None, None]}
+    spectra, k = metrics.climate(model, alone).spectra, 3 * 2 * np.pi / 1e6
+    ratio = spectra["KEspec"].max() / spectra["phispec"].max()
+    assert ratio == pytest.approx((1e-5 / k) ** 2 / (2.0**2 / 100.0)), "|u|² = ζ²/k², |φ|²/mean"
+    coarse = metrics.climate(model, fields, coarse=low, operator=coarsen.cutoff)
+    kept = coarsen.cutoff(grid.to_spectral(jnp.asarray(fields["zeta"][0])), grid, low)
+    assert error(coarse.zeta[0, 0], low.to_grid(kept)) < 1e-12
+    errors = metrics.perezhogin_errors(c, c)
+    assert {"zeta1", "phi1", "KEspec1", "phispec1"} < set(errors) and set(errors.values()) == {0.0}
+    with pytest.raises(ValueError, match="ShallowWater has snapshots of"):
+        metrics.climate(model, fields["zeta"])
+
+
+def wave_of(grid, m):
+    return np.cos(2 * np.pi * m * grid.x / grid.length[1]) * np.ones((grid.shape[0], 1))
+
+
+def test_frezats_errors_are_those_of_energy_and_enstrophy():
+    grid = double(16, dealias=None)
+    model = hg.Model(hg.QuasiGeostrophic.barotropic(grid), hg.AB3(), dt=3600.0)
+    q = np.stack([eddies(grid, 1, 5e-6, i) for i in range(3)])
+    target, louder = metrics.climate(model, q), metrics.climate(model, 1.1 * q)
+    errors = metrics.frezat_errors(louder, target)
+    assert [errors[n] for n in ("E(t)", "Z(t)", "E(k)", "Z(k)")] == pytest.approx([0.21] * 4, rel=1e-6)
+    last = target.zeta[:, -1]
+    assert errors["zeta"] == pytest.approx(0.1 * np.mean(np.abs(last)) / np.sqrt(np.mean(last**2)))
+    turned = metrics.frezat_errors(metrics.climate(model, q[[1, 0, 2]]), target)
+    assert turned["E(t)"] > 0 and turned["E(k)"] < 1e-6, "the order of snapshots matters in time, not in wavenumber"
+    with pytest.raises(ValueError, match="2 and 3 snapshots"):
+        metrics.frezat_errors(metrics.climate(model, q[:2]), target)
+
+
 def published():
     path = Path(__file__).parents[1] / "experiments" / "closure" / "published.py"
     spec = importlib.util.spec_from_file_location("published", path)

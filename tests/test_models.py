@@ -173,3 +173,23 @@ def test_the_courant_number_counts_the_mean_flow():
     model = hg.Model(flow, hg.AB3(), dt=3600.0)
     found = float(model.courant(model.encode({"q": np.zeros((2, 16, 16))})))
     assert found == pytest.approx(0.5 * 3600 / (1e6 / 16), rel=1e-12)
+
+
+# Forcing
+
+
+def test_a_forcing_of_time_adds_to_every_stage_and_is_no_part_of_the_closure():
+    """∂q/∂t = cos ωt of an even field: q = sin(ωt)/ω, to the order of the stepper, beside a closure or without."""
+    grid = double(16)
+    still = hg.QuasiGeostrophic.navier_stokes(grid)
+    wave = jnp.asarray(np.cos(2 * np.pi * grid.x / 1e6) * np.ones((1, 16, 1)))
+    omega = 2 * np.pi / 86400.0
+    drive = lambda t, grid: {"q": 1e-10 * jnp.cos(omega * t) * wave}
+    for closure in (None, Named(("q",), 0.0)):
+        model = hg.Model(still, hg.RK4(), closure, dt=3600.0, forcing=drive)
+        state = model.encode({"q": jnp.zeros((1, 16, 16))})
+        for _ in range(4):
+            state = model.step(state)
+        expected = 1e-10 * np.sin(omega * 4 * 3600.0) / omega * wave
+        assert error(model.decode(state)["q"], expected) < 1e-4, error(model.decode(state)["q"], expected)
+        assert (state.memory is None) and not np.any(model.equation.explicit(0.0, model.encode({"q": 0 * wave}).y)["q"])

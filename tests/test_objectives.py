@@ -232,3 +232,34 @@ def test_losses_of_fluxes_are_differentiable_in_single_precision():
     assert slope.dtype == jnp.float32 and abs(float(one / two) - 1) < 1e-4, (one, two)
     assert error(slope, exact) < 1e-3
     assert metrics.statistics is statistics
+
+
+# Offline, several prognostics
+
+
+class Pull(hg.AbstractClosure):
+    """Forces zeta alone, at a rate."""
+
+    rate: jax.Array = hg.param()
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        return {"zeta": -self.rate * fields["zeta"]}, memory
+
+
+def test_offline_judges_every_prognostic_of_shallow_water():
+    """With S_zeta = −a zeta the loss of a pull r is (1 − r/a)², and 1 for each target that the closure leaves alone."""
+    grid = double(16)
+    water = hg.ShallowWater(grid, 1e-4, 100.0)
+    fields = {n: np.stack([eddies(grid, 1, 1e-5, seed) for seed in (i, i + 9)]) for i, n in enumerate(water.prognostic)}
+    batch = fields | {"S_zeta": -2e-6 * fields["zeta"], "S_delta": 0.1 * fields["phi"], "S_phi": fields["delta"]}
+    loss = lambda p, t: jnp.stack([mse(n)(p, t) for n in ("S_zeta", "S_delta", "S_phi")]).mean()
+    found = lambda rate: float(hg.offline(loss)(hg.Model(water, hg.SIL3(), Pull(rate), dt=60.0), batch, jr.key(0)))
+    assert found(2e-6) == pytest.approx(2 / 3, rel=1e-6)
+    assert found(1e-6) == pytest.approx((0.25 + 2) / 3, rel=1e-6)
+    with pytest.raises(ValueError, match=r"\['S_phi'\] missing"):
+        hg.offline(loss)(
+            hg.Model(water, hg.SIL3(), Pull(1.0), dt=60.0), {n: a for n, a in batch.items() if n != "S_phi"}, jr.key(0)
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from jax.scipy.stats import norm
 
 from experiments.closure_benchmark.data import Data
-from hybridgcm import metrics
+from hybridgcm import coarsen, metrics
 
 DRAWS = 16
 
@@ -16,23 +16,27 @@ DRAWS = 16
 def forcings(system, sets: Data, closure, every: int = 25) -> tuple[np.ndarray, np.ndarray]:
     """(draws `[draw, frame, layer, y, x]`, S `[frame, layer, y, x]`), s⁻², on every so many validation frames.
 
-    `DRAWS` draws with keys of their own, from the closure's initial memory; one if two keys give the same forcing.
+    Layers of several prognostics follow one another. `DRAWS` draws with keys of their own, from the closure's initial
+    memory; one if two keys give the same forcing.
     """
     low = system.model(closure)
+    equation, targets = low.equation, coarsen.targets(low.equation)
 
-    def forcing(q, key):
-        state = low.encode({"q": q}, key)
-        made, _ = low.closure(low.equation.view(state.y), low.equation.grid, state.memory, key)
-        return low.equation.grid.to_grid(low.equation.lift(made)["q"])
+    def forcing(fields, key):
+        state = low.encode(fields, key)
+        made, _ = low.closure(equation.view(state.y), equation.grid, state.memory, key)
+        lifted = equation.lift(made)
+        return jnp.concatenate([equation.grid.to_grid(jnp.zeros_like(state.y[n]) + lifted[n]) for n in targets])
 
     @jax.jit
-    def all_frames(q, keys):
-        return jax.lax.map(lambda a: jax.lax.map(lambda key: forcing(a[0], key), a[1]), (q, keys))
+    def all_frames(fields, keys):
+        return jax.lax.map(lambda a: jax.lax.map(lambda key: forcing(a[0], key), a[1]), (fields, keys))
 
-    q, S = (np.concatenate([part[name][::every] for part in sets.validation]) for name in ("q", "S"))
-    keys = jr.split(jr.key(7), (len(q), DRAWS))
-    one, two = np.asarray(all_frames(q[:1], keys[:1, :2]))[0]
-    draws = all_frames(q, keys[:, :1] if np.array_equal(one, two) else keys)
+    records = lambda name: np.concatenate([part[name][::every] for part in sets.validation])
+    fields, S = {name: records(name) for name in targets}, np.concatenate([records(n) for n in targets.values()], 1)
+    keys = jr.split(jr.key(7), (len(S), DRAWS))
+    one, two = np.asarray(all_frames({name: a[:1] for name, a in fields.items()}, keys[:1, :2]))[0]
+    draws = all_frames(fields, keys[:, :1] if np.array_equal(one, two) else keys)
     return np.moveaxis(np.asarray(draws), 1, 0), S
 
 

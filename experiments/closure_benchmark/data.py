@@ -17,6 +17,7 @@ from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.config import Truths
 from experiments.closure_benchmark.systems import System
 from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics
+from hybridgcm.equations import QuasiGeostrophic
 from hybridgcm.files import atomic
 
 VERSION = "2"
@@ -54,10 +55,10 @@ def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
     state = fine.encode(flow.start(member, sizes["fine"]), jr.key(member))
     each = round(flow.snapshot / flow.dt)
     frame = round(flow.frame / flow.dt)
-    grid = stored.equation.grid
+    grid, targets = stored.equation.grid, coarsen.targets(stored.equation)
     frames = {
         "save": eqx.Partial(_frame, stored), "every": frame, "coordinates": {"x": grid.x, "y": grid.y},
-        "dimensions": {name: ("layer", "y", "x") for name in ("q", "S")},
+        "dimensions": {name: ("layer", "y", "x") for name in (*targets, *targets.values())},
     }  # fmt: skip
     attrs = coarsen.metadata(fine, stored, coarsen.cutoff) | {"title": f"Truth of {flow.name}", "member": member}
     outputs = {
@@ -67,7 +68,7 @@ def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
     }
     for part, output in outputs.items():
         if steps := lengths[part] * each:
-            chunk = divisor(steps // output["every"], max(1, each // output["every"]))
+            chunk = divisor(steps // output["every"], max(1, max(each, 1000) // output["every"]))
             state = checkpoint.resumable_rollout(
                 fine, state, steps, folder / part, chunk=chunk, progress=f"truth {flow.name} {member}, {part}",
                 allow=True, **output,
@@ -75,7 +76,10 @@ def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
 
 
 def _energy(model, state) -> dict:
-    return {"ke": diagnostics.kinetic_energy(model, state)}
+    if isinstance(model.equation, QuasiGeostrophic):
+        return {"ke": diagnostics.kinetic_energy(model, state)}
+    fields = model.view(state)
+    return {"ke": jnp.mean(fields["u"] ** 2 + fields["v"] ** 2) / 2}
 
 
 def _frame(stored, fine, state) -> dict:
@@ -93,7 +97,10 @@ class Data:
 
     @cached_property
     def train(self) -> list[dict[str, np.ndarray]]:
-        """Frames of the training truths, one dict {q (s-1), S (s-2)} `[time, layer, y, x]` each, `flow.frame` apart."""
+        """Frames of the training truths, one dict {q (s-1), S (s-2)} `[time, layer, y, x]` each, `flow.frame` apart.
+
+        Of several prognostics: these and, by the names of `coarsen.targets`, their subgrid forcings.
+        """
         return [self._frames(folder) for folder in self.folders["train"]]
 
     @cached_property
@@ -120,15 +127,18 @@ class Data:
 
     def _frames(self, folder: Path) -> dict[str, np.ndarray]:
         """Memory-mapped from a file, since making them takes a minute per year of truth."""
+        targets = coarsen.targets(self.system.model().equation)
+        names = [name for pair in targets.items() for name in pair]
         path = self.cache / f"frames-{self.system.n}-{self.system.operator}-{folder.name}.npy"
         if not path.exists():
             stored, low = self.system.flow.model(self.sizes.stored, self.system.dt), self.system.model()
             frames = data.read_store(folder / "frames" / "output.zarr")
-            found = _on_grid(stored.equation, low.equation, self.system.coarsen, frames["q"].values, frames["S"].values)
+            arrays = {name: frames[name].values for name in names}
+            found = _on_grid(stored.equation, low.equation, self.system.coarsen, arrays)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.stack([found["q"], found["S"]]))
-        return dict(zip(("q", "S"), np.load(path, mmap_mode="r"), strict=True))
+                np.save(file, np.stack([found[name] for name in names]))
+        return dict(zip(names, np.load(path, mmap_mode="r"), strict=True))
 
     def _climate(self, label: str, kinds: tuple[str, ...]) -> metrics.Climate:
         """Pooled over truths; kept in a file, since it takes a minute."""
@@ -143,13 +153,14 @@ class Data:
         """The climate of one truth, coarse-grained."""
         run = data.read_store(folder / "climate" / "output.zarr")
         means = spectra.means(run, spectra.label(self.system))
-        return metrics.climate(fine, run["q"].values, coarse=grid, operator=self.system.coarsen, spectra=means)
+        coarse = {"coarse": grid, "operator": self.system.coarsen}
+        return self.system.flow.climate(fine, spectra.snapshots(fine, run), spectra=means, **coarse)
 
 
 def write_climate(path: Path, climate: metrics.Climate):
     """A climate as one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields = {name: value for name, value in vars(climate).items() if name != "spectra"}
+    fields = {name: value for name, value in vars(climate).items() if name != "spectra" and value is not None}
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **fields, **{f"spectra.{name}": a for name, a in climate.spectra.items()})
 
@@ -159,23 +170,26 @@ def read_climate(path: Path) -> metrics.Climate:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     spectra = {name.removeprefix("spectra."): a for name, a in arrays.items() if name.startswith("spectra.")}
-    fields = {name: a for name, a in arrays.items() if not name.startswith("spectra.")}
+    fields = dict.fromkeys(("q", "u", "v", "zeta", "phi"))
+    fields |= {name: a for name, a in arrays.items() if not name.startswith("spectra.")}
     return metrics.Climate(**fields | {"limit": float(fields["limit"])}, spectra=spectra)
 
 
-def _on_grid(stored, low, operator, q: np.ndarray, S: np.ndarray) -> dict[str, np.ndarray]:
-    """Coarse q and S of an operator from those of the sharp cut-off at more modes.
+def _on_grid(stored, low, operator, frames: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Coarse prognostics and subgrid forcings of an operator from those of the sharp cut-off at more modes.
 
     Since the cut-off c of the stored grid keeps all that `operator` reads, operator(F) = operator(c(F)), and
     c(F) = S + F_stored(c(q)) by the definition of S (`coarsen.subgrid_forcing`).
     """
-    grid, coarse = stored.grid, low.grid
+    grid, coarse, targets = stored.grid, low.grid, coarsen.targets(low)
 
-    def one(pair):
-        q_hat, S_hat = map(grid.to_spectral, pair)
-        tendency = operator(S_hat + stored.explicit(0.0, {"q": q_hat})["q"], grid, coarse)
-        q_bar = operator(q_hat, grid, coarse)
-        return coarse.to_grid(q_bar), coarse.to_grid(tendency - low.explicit(0.0, {"q": q_bar})["q"])
+    def one(frames):
+        y = {name: grid.to_spectral(frames[name]) for name in targets}
+        resolved = stored.explicit(0.0, y)
+        full = {name: grid.to_spectral(frames[target]) + resolved[name] for name, target in targets.items()}
+        y, full = (coarsen.state(grid, coarse, a, operator) for a in (y, full))
+        resolved = low.explicit(0.0, y)
+        made = {target: coarse.to_grid(full[name] - resolved[name]) for name, target in targets.items()}
+        return {name: coarse.to_grid(a_hat) for name, a_hat in y.items()} | made
 
-    q_bar, S_bar = jax.jit(lambda q, S: jax.lax.map(one, (q, S)))(jnp.asarray(q), jnp.asarray(S))
-    return {"q": np.asarray(q_bar), "S": np.asarray(S_bar)}
+    return jax.tree.map(np.asarray, jax.jit(lambda a: jax.lax.map(one, a))(jax.tree.map(jnp.asarray, frames)))

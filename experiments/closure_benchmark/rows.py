@@ -16,6 +16,7 @@ from experiments._run import Run, parallel
 from experiments.closure_benchmark import ross, scores
 from experiments.closure_benchmark.config import Truths
 from experiments.closure_benchmark.data import VERSION, Data, truths
+from experiments.closure_benchmark.systems import TwoLayer
 from experiments.closure_benchmark.systems import system as system_of
 from experiments.closure_benchmark.training import Problem
 from hybridgcm import checkpoint, closures, metrics
@@ -89,6 +90,9 @@ def row(root: Path, config, name: str, method: Method, seed: int, trained_on: st
 @functools.cache
 def open_data(root: Path, sizes: Truths, system) -> Data:
     """The data of a system; truths of its flow are made first, or waited for if another process is making them."""
+    sizes = system.flow.sizes(sizes)
+    if system.n > sizes.stored:
+        raise ValueError(f"{system.name} has more modes than the training frames keep: truths.stored={sizes.stored}")
     return Data(system, sizes, root / "data" / system.flow.name, _truths(root, sizes, system.flow))
 
 
@@ -122,10 +126,10 @@ def make(root: Path, config, name: str, method: Method, seed: int):
 
 def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dict:
     """Everything that is measured of one closure; `unit` and `tuned` are its free runs at amplitude 1 and the best."""
-    truths = run.config.truths
+    truths = system.flow.sizes(run.config.truths)
     others = None if closure is None else _without(root, run.config, system)
     none = None if others is None else _pooled(system, others, truths.scored)
-    start = {"q": sets.validation[0]["q"][0]}
+    start = {name: sets.validation[0][name][0] for name in system.model().equation.prognostic}
     found = {"ms_per_step": scores.milliseconds(system.model(closure), start)}
     found["ms_without"] = scores.milliseconds(system.model(), start)
 
@@ -133,9 +137,14 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
         one = lambda m: scores.free_run(run, system, closure, m, truths.warm, truths.scored, truths.fine)
         folders = parallel(2, {m: (lambda m=m: one(m)) for m in range(run.config.members)})
         climates = [scores.climate(system, closure, folder, truths.scored) for folder in folders.values()]
-        found = scores.free_scores(climates, sets.reference, none)
+        found = scores.free_scores(climates, sets.reference, none, system.flow)
         found["folders"] = [folder.name for folder in folders.values()]
-        if none is not None and "errors" in found and (system.n, system.dt) == ROSS:
+        if (
+            none is not None
+            and "errors" in found
+            and isinstance(system.flow, TwoLayer)
+            and (system.n, system.dt) == ROSS
+        ):
             found["ross"] = ross.similarities(sets, closure, list(folders.values()), others)
         return found
 

@@ -21,7 +21,6 @@ from hybridgcm.fingerprint import digest
 
 ALL = 10**9
 """More snapshots than any climate has: all of them are compared."""
-DAY = 86400.0
 
 
 def free_run(run, system, closure, member: int, warm: int, scored: int, fine: int) -> Path:
@@ -51,12 +50,16 @@ def climate(system, closure, folder: Path, scored: int) -> metrics.Climate | Non
     """The climate of the last snapshots of one free run; None if it blew up."""
     if (folder / "blew_up.json").exists():
         return None
+    model = system.model(closure)
     run = data.read_store(folder / "run" / "output.zarr").isel(time=slice(-scored, None))
-    return metrics.climate(system.model(closure), run["q"].values, spectra=spectra.means(run))
+    return system.flow.climate(model, spectra.snapshots(model, run), spectra=spectra.means(run))
 
 
-def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None) -> dict:
-    """Distributional and spectral errors (pooled, and run by run) and similarities; none if a run did not finish."""
+def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate | None, flow=None) -> dict:
+    """Distributional and spectral errors (pooled, and run by run) and similarities; none if a run did not finish.
+
+    With `flow` the errors that its source uses, too, as `own_errors`, and their similarities.
+    """
     finished = [one for one in climates if one is not None]
     scores = {"finished": len(finished), "runs": len(climates)}
     if len(finished) < len(climates):
@@ -68,6 +71,11 @@ def free_scores(climates: list, target: metrics.Climate, none: metrics.Climate |
     scores["spectra"] = {name: a.tolist() for name, a in pooled.spectra.items()}
     if none is not None:
         scores["similarities"] = metrics.ross_similarities(pooled, none, target, last=ALL)
+    if flow is not None and (own := flow.errors(pooled, target)):
+        scores["own_errors"] = own
+        if none is not None:
+            without = flow.errors(none, target)
+            scores["own_similarities"] = {name: 1 - own[name] / without[name] for name in own}
     return scores
 
 
@@ -76,7 +84,7 @@ def tune(run, system, sets: Data, closure) -> dict:
 
     The best has the smallest product of distributional and spectral error. Nothing of the scored truths is used.
     """
-    config, truths = run.config, run.config.truths
+    config, truths = run.config, system.flow.sizes(run.config.truths)
     rows = {}
     for amplitude in sorted({1.0, *config.amplitudes}):
         scaled = closure if amplitude == 1 else closures.Scaled(closure, amplitude)
@@ -90,20 +98,21 @@ def tune(run, system, sets: Data, closure) -> dict:
 
 
 def offline_scores(system, sets: Data, closure) -> dict:
-    """R² and correlation of the forcing with S per layer, over validation frames and points, fields centred per layer.
+    """R² and correlation of the forcing with S per prognostic and layer, over validation frames, fields centred.
 
-    Of all scales, as published, and with the ending `_resolved` of those that pyqg's filter leaves alone, which
+    Of all scales, as published, and with the ending `_resolved` of those that the model's filter leaves alone, which
     closures of the benchmark are trained on. For a closure that draws noise: of the mean of its draws, with their
     `calibration`.
     """
     draws, S = forcings(system, sets, closure)
-    grid = system.model().equation.grid
-    keep = (hg.exponential_filter(grid) == 1).astype(grid.eigenvalues.dtype)
-    resolve = jax.jit(lambda a: jax.lax.map(lambda frame: grid.to_grid(keep * grid.to_spectral(frame)), a))
-    made = draws.mean(0, dtype=float)
+    low, made = system.model(), draws.mean(0, dtype=float)
+    grid = low.equation.grid
     scores = _skill(made, S.astype(float))
-    low = _skill(*(np.asarray(resolve(jnp.asarray(a, grid.eigenvalues.dtype)), float) for a in (made, S)))
-    scores |= {f"{name}_resolved": value for name, value in low.items()}
+    if isinstance(low.stepper, hg.Filtered):
+        keep = (hg.exponential_filter(grid) == 1).astype(grid.eigenvalues.dtype)
+        resolve = jax.jit(lambda a: jax.lax.map(lambda frame: grid.to_grid(keep * grid.to_spectral(frame)), a))
+        pair = (np.asarray(resolve(jnp.asarray(a, grid.eigenvalues.dtype)), float) for a in (made, S))
+        scores |= {f"{name}_resolved": value for name, value in _skill(*pair).items()}
     if len(draws) > 1:
         scores["calibration"] = calibration(draws, S, grid)
     return scores
@@ -116,31 +125,34 @@ def _skill(made: np.ndarray, S: np.ndarray) -> dict:
 
 
 def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:
-    """Days until the model's potential vorticity correlates less than .5 with the truth's, median over starts."""
+    """Days (`flow.day`) until q, or zeta, of the model correlates less than .5 with the truth's, median over starts."""
     low = system.model(closure)
-    step, frame = system.dt, system.flow.frame
-    apart = max(1, round(DAY / frame))
+    step, frame, day, names = system.dt, system.flow.frame, system.flow.day, low.equation.prognostic
+    frames = len(sets.validation[0][names[0]])
+    apart = max(1, min(round(day / frame), frames - 1))
     each = round(apart * frame / step)
-    q = np.concatenate([part["q"][None] for part in sets.validation])
-    length = min(round(days * DAY / frame), q.shape[1] - 1) // apart
-    first = np.linspace(0, q.shape[1] - 1 - length * apart, -(-starts // len(q))).astype(int)
-    run = eqx.filter_jit(lambda m, s: hg.rollout(m, s, each * length, every=each, save=_snapshot)[1]["save"]["q"])
+    length = min(round(days * day / frame), frames - 1) // apart
+    first = np.linspace(0, frames - 1 - length * apart, -(-starts // len(sets.validation))).astype(int)
+    run = eqx.filter_jit(lambda m, s: hg.rollout(m, s, each * length, every=each, save=_snapshot)[1]["save"][names[0]])
     found = []
-    for part in q:
+    for part in sets.validation:
         for i in first:
-            prediction = run(low, low.encode({"q": jnp.asarray(part[i])}, jr.key(int(i))))
-            truth = part[i + apart : i + 1 + apart * length : apart]
-            when = np.arange(1, length + 1) * apart * frame / DAY
+            start = {name: jnp.asarray(part[name][i]) for name in names}
+            prediction = run(low, low.encode(start, jr.key(int(i))))
+            truth = part[names[0]][i + apart : i + 1 + apart * length : apart]
+            when = np.arange(1, length + 1) * apart * frame / day
             found.append(diagnostics.decorrelation_time(prediction, truth, when))
     return float(np.median(found))
 
 
 def survival(run, system, closure, sets: Data) -> dict:
     """`survival` steps from each of `starts` states of the validation truths: survivors of attempts, and why not."""
-    q = np.concatenate([part["q"] for part in sets.validation])
-    starts = q[:: max(1, len(q) // run.config.starts)][: run.config.starts]
-    low, steps = system.model(closure), run.config.survival
-    found = hg.survivors(low, {"q": starts}, steps, every=divisor(steps, 500), reference={"q": sets.tuning.q[0]})
+    low, steps, count = system.model(closure), run.config.survival, run.config.starts
+    names = low.equation.prognostic
+    q = {name: np.concatenate([part[name] for part in sets.validation]) for name in names}
+    starts = {name: a[:: max(1, len(a) // count)][:count] for name, a in q.items()}
+    reference = {name: sets.tuning.fields.get(name, q[name]) for name in names}
+    found = hg.survivors(low, starts, steps, every=divisor(steps, 500), reference=reference)
     return found._asdict()
 
 

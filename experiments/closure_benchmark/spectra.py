@@ -30,7 +30,7 @@ def transfers(flow, fine: int) -> dict:
     """
     grid = flow.model(fine, flow.dt).equation.grid
     found = {"raw": jnp.ones(grid.spectral_shape, grid.eigenvalues.dtype)}
-    for n in POINTS:
+    for n in POINTS if "op2" in flow.operators else ():
         if n <= fine:
             coarse = flow.model(n, flow.dt).equation.grid
             found[f"op2-{n}"] = coarsen.transfer(grid, coarse, OPERATORS["op2"])
@@ -46,7 +46,12 @@ def label(system: System) -> str:
 
 
 def sampled(model: hg.Model, steps: int, kept: dict | None = None, attrs: dict | None = None) -> dict:
-    """Options of a `resumable_rollout`: q at every snapshot, and mean budgets of the `SAMPLES` samples before it."""
+    """Options of a `resumable_rollout`: prognostics at every snapshot, mean budgets of the `SAMPLES` samples before it.
+
+    Only quasi-geostrophic flows have budgets; the spectra of others are those of their snapshots.
+    """
+    if not isinstance(model.equation, hg.QuasiGeostrophic):
+        return {"save": _snapshot, "attrs": attrs}
     kept = {"raw": 1.0} if kept is None else kept
     names = {name: ("transfer", *(("layer",) if name in ("KEspec", "Ensspec") else ()), "ring") for name in _UNITS}
     return {
@@ -58,8 +63,15 @@ def sampled(model: hg.Model, steps: int, kept: dict | None = None, attrs: dict |
     }
 
 
-def means(run, which: str = "raw") -> dict[str, np.ndarray]:
-    """Mean budgets over the records of a run, for `metrics.climate`."""
+def snapshots(model: hg.Model, run) -> dict[str, np.ndarray]:
+    """The prognostics `[snapshot, layer, y, x]` of a run."""
+    return {name: run[name].values for name in model.equation.prognostic}
+
+
+def means(run, which: str = "raw") -> dict[str, np.ndarray] | None:
+    """Mean budgets over the records of a run, for `metrics.climate`; None if it has none."""
+    if "transfers" not in run.attrs:
+        return None
     index = run.attrs["transfers"].split().index(which)
     return {name: run[f"{name}_mean"].values[:, index].astype(float).mean(0) for name in _UNITS}
 

@@ -1,62 +1,54 @@
-"""The systems that closures are judged on, by name: `eddy64`, `jet48-op2`, `mix50-64-3600`."""
+"""The systems that closures are judged on, by name: `eddy64`, `jet48-op2`, `mix50-64-3600`, `beta128`, `lorenz96`."""
 
 import re
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-import jax.random as jr
-
 import hybridgcm as hg
+from experiments.closure_benchmark.flows import AbstractFlow, OneLayer
+from experiments.closure_benchmark.flows import TwoLayer as TwoLayer
+from experiments.closure_benchmark.lorenz96 import Lorenz96
+from experiments.closure_benchmark.shallow_water import RotatingShallowWater
 from hybridgcm import coarsen
 
 OPERATORS = {"op1": coarsen.operator1, "op2": coarsen.operator2, "op5": coarsen.cutoff}
 """Coarse-graining by the short names that systems carry: operators 1 and 2 of Ross et al., 5 of Perezhogin et al."""
 
-
-@dataclass(frozen=True)
-class TwoLayer:
-    """Two-layer quasi-geostrophic turbulence as in Ross et al. (2023), doi:10.1029/2022MS003258, table 1.
-
-    Truth and models have pyqg's exponential filter and AB3; published numbers are comparable under that choice only.
-    """
-
-    name: str
-    beta: float
-    """Planetary vorticity gradient, m-1 s-1."""
-    drag: float
-    """Bottom drag, s-1."""
-    delta: float
-    """Thickness ratio H1/H2."""
-    rd: float = 15e3
-    """Deformation radius, m."""
-    shear: float = 0.025
-    """Mean flow of the upper layer, m s-1; the lower one is at rest."""
-    length: float = 1e6
-    """Side of the square domain, m."""
-    dt: float = 3600.0
-    """Time step of the truth, s."""
-    snapshot: float = 3.6e6
-    """Time between snapshots of climates, s: 1000 h."""
-    frame: float = 14400.0
-    """Time between frames of the training data, s: 4 h."""
-
-    def model(self, n: int, dt: float, closure=None) -> hg.Model:
-        """The flow on n² points."""
-        grid = hg.Torus(n, self.length, dealias=None)
-        flow = hg.QuasiGeostrophic.two_layer(
-            grid, rd=self.rd, delta=self.delta, beta=self.beta, U=(self.shear, 0.0), drag=self.drag
-        )
-        return hg.Model(flow, hg.Filtered(hg.AB3(), hg.exponential_filter(grid)), closure, dt=dt)
-
-    def start(self, member: int, n: int) -> dict:
-        """q of white noise on the modes below 16, 1e-6 s-1 in the upper layer and a tenth of it below, on n² points."""
-        rough, grid = (hg.Torus(m, self.length, dealias=None) for m in (min(32, n), n))
-        q = 1e-6 * jr.normal(jr.fold_in(jr.key(1), member), (2, *rough.shape)) * jnp.array([1.0, 0.1])[:, None, None]
-        return {"q": grid.to_grid(rough.resize(rough.to_spectral(q - q.mean((1, 2), keepdims=True)), grid))}
-
-
 EDDY = TwoLayer("eddy", beta=1.5e-11, drag=5.787e-7, delta=0.25)
 JET = TwoLayer("jet", beta=1e-11, drag=7e-8, delta=0.1)
+# For adjoint-based training as in Yan et al. (2025), doi:10.1029/2024MS004857: two-layer baroclinic turbulence. Their
+# parameters could not be had; these are ours: layers of equal depth, otherwise *eddy*, supercritical by F2 U/β = 3.7.
+YAN = TwoLayer("yan", beta=1.5e-11, drag=5.787e-7, delta=1.0)
+
+# Frezat et al. (2024), arXiv:2310.19385: F = 10 (cos 15x + cos 15y) on 2π, time in units of its large scales' .81.
+# Their spin-up of 1000 from 1e-3 is replaced by a start of near the final energy and 84 units, 1.7/μ.
+BETA = OneLayer(
+    "beta", beta=30.0, drag=2e-2, viscosity=1e-5, length=6.283185307179586, dt=2e-4, snapshot=1.92, frame=6.4e-3,
+    day=0.81, modes=2048, energy=1.0, band=(3, 9), amplitude=10.0, waves=15,
+)  # fmt: skip
+# The same for a CPU, ours: 512 modes, hence ν 16 times larger (dissipation at the same fraction of the largest wave,
+# as Frezat et al. (2022) scale theirs between 2048 and 512) and steps 4 times longer; forcing, drag and β as they are.
+BETA512 = OneLayer(
+    "beta512", beta=30.0, drag=2e-2, viscosity=1.6e-4, length=6.283185307179586, dt=8e-4, snapshot=1.92, frame=1.28e-2,
+    day=0.81, modes=512, energy=1.0, band=(3, 9), amplitude=10.0, waves=15,
+)  # fmt: skip
+
+# Graham and Ringler's forcing as in Frezat et al. (2022), doi:10.1029/2022MS003124, with the ν, μ and dt of their code
+# at 512². T = 1.2e6 s and 10,080 km/2π are its units. The decaying flow's start and β = 1.6e-11 (31 in these units)
+# are ours; there the flow decays by ν alone.
+GR = OneLayer(
+    "gr", beta=0.0, drag=1.67e-8, viscosity=352.0, length=10_080e3, dt=480.0, snapshot=491_520.0, frame=7680.0,
+    day=86400.0, modes=512, energy=2.4, band=(3, 6), amplitude=1.708e-12, rates=(1.2e-6, 1.257e-6),
+)  # fmt: skip
+GR_DECAY = OneLayer(
+    "grdecay", beta=0.0, drag=0.0, viscosity=352.0, length=10_080e3, dt=480.0, snapshot=491_520.0, frame=7680.0,
+    day=86400.0, modes=512, energy=1.0, band=(8, 14),
+)  # fmt: skip
+GR_BETA = OneLayer(
+    "grbeta", beta=1.6e-11, drag=1.67e-8, viscosity=352.0, length=10_080e3, dt=480.0, snapshot=491_520.0, frame=7680.0,
+    day=86400.0, modes=512, energy=2.4, band=(3, 6), amplitude=1.708e-12, rates=(1.2e-6, 1.257e-6),
+)  # fmt: skip
+
+FLOWS = (EDDY, JET, YAN, BETA, BETA512, GR, GR_DECAY, GR_BETA, RotatingShallowWater("swe"), Lorenz96("lorenz96"))
 
 
 def between(percent: int) -> TwoLayer:
@@ -69,7 +61,7 @@ def between(percent: int) -> TwoLayer:
 class System:
     """A coarse model of a flow, and the operator that its truth is coarse-grained by."""
 
-    flow: TwoLayer
+    flow: AbstractFlow
     n: int
     """Modes per side of the coarse model."""
     operator: str = "op1"
@@ -80,7 +72,7 @@ class System:
     @property
     def name(self) -> str:
         """As `system` reads it, every part written out."""
-        return f"{self.flow.name}{'-' if self.flow.name[-1].isdigit() else ''}{self.n}-{self.operator}-{self.dt:.0f}"
+        return f"{self.flow.name}{'-' if self.flow.name[-1].isdigit() else ''}{self.n}-{self.operator}-{self.dt:g}"
 
     @property
     def coarsen(self):
@@ -93,26 +85,36 @@ class System:
 
     def start(self, member: int, fine: int) -> dict:
         """The coarse-grained start of a truth with `fine`² points."""
-        grids = hg.Torus(fine, self.flow.length, dealias=None), hg.Torus(self.n, self.flow.length, dealias=None)
-        q_hat = self.coarsen(grids[0].to_spectral(self.flow.start(member, fine)["q"]), *grids)
-        return {"q": grids[1].to_grid(q_hat)}
+        fine, coarse, fields = self.flow.grid(fine), self.flow.grid(self.n), self.flow.start(member, fine)
+        return {name: coarse.to_grid(self.coarsen(fine.to_spectral(a), fine, coarse)) for name, a in fields.items()}
 
 
 def system(name: str) -> System:
-    """The system of a name FLOW[-]POINTS[-OPERATOR][-SECONDS]; by default op1 and the published step.
+    """The system of a name FLOW[-]POINTS[-OPERATOR][-STEP]; by default the operator and step of the flow's source.
 
-    FLOW is eddy, jet or mixPERCENT-. Published steps: 14400 s at 48² and 64², 7200 s at 96², Perezhogin et al. (2023),
-    doi:10.1029/2023MS003681. Raises `ValueError` for any other name.
+    FLOW: eddy, jet, mixPERCENT-, yan; beta (2048² truth), beta512- (512²); gr, grdecay, grbeta; swe. `lorenz96` is
+    `lorenz96-8`. STEP in s, or in the flow's unit of time. Raises `ValueError` for any other name.
     """
-    found = re.fullmatch(r"(eddy|jet|mix(\d+)-)(\d+)(?:-(op\d))?(?:-(\d+))?", name)
-    if not found or (found[4] or "op1") not in OPERATORS or int(found[3]) % 2 or int(found[2] or 0) > 100:
+    mixed = re.match(r"mix(\d+)-", name)
+    known = [between(int(mixed[1]))] if mixed and int(mixed[1]) <= 100 else sorted(FLOWS, key=lambda f: -len(f.name))
+    flow = next((flow for flow in known if name.startswith(flow.name)), None)
+    rest = {"lorenz96": "-8"}.get(name, name.removeprefix(flow.name if flow else ""))
+    hyphen = "-" if flow and flow.name[-1].isdigit() else ""
+    found = re.fullmatch(hyphen + r"(\d+)(?:-(op\d))?(?:-(\d+\.?\d*(?:e-?\d+)?))?", rest)
+    if not (flow and found) or int(found[1]) % 2 or (found[2] or flow.operators[0]) not in flow.operators:
+        operators = ", ".join(flow.operators if flow else OPERATORS)
         raise ValueError(
-            f"{name!r} is no system; expected FLOW[-]POINTS[-OPERATOR][-SECONDS] such as eddy64, jet48-op2 or "
-            f"mix50-64-op1-3600, with an even number of points and an operator of {', '.join(OPERATORS)}"
+            f"{name!r} is no system; expected FLOW[-]POINTS[-OPERATOR][-STEP] such as eddy64, jet48-op2, "
+            f"mix50-64-3600 or beta512-64, FLOW of {', '.join(f.name for f in FLOWS)}, an even number of points and an "
+            f"operator of {operators}"
         )
-    flow = {"eddy": EDDY, "jet": JET}.get(found[1]) or between(int(found[2]))
-    n = int(found[3])
-    dt = float(found[5] or (14400 if n <= 64 else 7200 if n <= 128 else 3600))
-    if flow.snapshot % dt or flow.frame % dt:
+    n = int(found[1])
+    dt = float(found[3] or flow.step(n))
+    if dt == 0 or not all(_divides(dt, span) for span in (flow.snapshot, flow.frame)):
         raise ValueError(f"{name!r}: the step must divide {flow.frame:g} s, the time between training frames")
-    return System(flow, n, found[4] or "op1", dt)
+    return System(flow, n, found[2] or flow.operators[0], dt)
+
+
+def _divides(dt: float, span: float) -> bool:
+    """Whether a span is a whole number of steps, to rounding."""
+    return round(span / dt) >= 1 and abs(span / dt - round(span / dt)) < 1e-6

@@ -1,5 +1,6 @@
 """How networks are trained in the benchmark: the same data, losses and optimiser for every method."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -10,10 +11,10 @@ import optax
 import hybridgcm as hg
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
-from hybridgcm import checkpoint, closures, metrics, nn, train
+from experiments.closure_benchmark.flows import energy_and_spectra as energy_and_spectra
+from experiments.closure_benchmark.flows import mean_square
+from hybridgcm import checkpoint, closures, coarsen, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
-
-INPUTS = ("q", "u", "v")
 
 
 class Problem:
@@ -39,20 +40,36 @@ class Problem:
         return max(1, round(self.config.effort * steps))
 
     def fields(self, q) -> dict[str, np.ndarray]:
-        """The fields that closures read, from q `[record, layer, y, x]`."""
+        """The fields that closures read, from q `[record, layer, y, x]`, or from prognostics by name."""
         low = self.model()
-        view = jax.jit(lambda q: jax.lax.map(lambda one: low.view(low.encode({"q": one})), q))
-        return {name: np.asarray(field) for name, field in view(q).items()}
+        view = jax.jit(lambda q: jax.lax.map(lambda one: low.view(low.encode(one)), q))
+        return {name: np.asarray(field) for name, field in view(q if isinstance(q, Mapping) else {"q": q}).items()}
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """{prognostic: name of its subgrid forcing in the data}: {"q": "S"} of all flows with one prognostic."""
+        return coarsen.targets(self.model().equation)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels in and out of a network from `flow.inputs` to the prognostics: layers times names."""
+        layers = self.model().equation.layers
+        return layers * len(self.system.flow.inputs), layers * len(self.targets)
 
 
 def network(
-    problem: Problem, net, inputs: tuple[str, ...] = INPUTS, data: list[dict] | None = None
-) -> hg.NetworkClosure:
-    """The network as a closure of q, with the scales of the training frames or of other `data` with q and S."""
+    problem: Problem, net, inputs: tuple[str, ...] | None = None, data: list[dict] | None = None
+) -> closures.AbstractClosure:
+    """The network as a closure of the prognostics, with the scales of the training frames or of other `data`.
+
+    `inputs`: fields that it reads, by default `flow.inputs`.
+    """
     data = problem.data.train if data is None else data
-    q, S = (np.concatenate([part[name][::50] for part in data]) for name in ("q", "S"))
-    fields = problem.fields(q)
-    return hg.NetworkClosure.from_data(net, {name: fields[name] for name in inputs}, {"q": S})
+    some = lambda name: np.concatenate([part[name][::50] for part in data])
+    fields = problem.fields({name: some(name) for name in problem.targets})
+    outputs = {name: some(target) for name, target in problem.targets.items()}
+    flow = problem.system.flow
+    return flow.network(net, {name: fields[name] for name in inputs or flow.inputs}, outputs)
 
 
 def small_cnn(problem: Problem, seed: int) -> hg.NetworkClosure:
@@ -60,9 +77,8 @@ def small_cnn(problem: Problem, seed: int) -> hg.NetworkClosure:
 
     silu has the quadratic part that products of gradients have.
     """
-    layers = problem.model().equation.layers
-    channels = (len(INPUTS) * layers, 16, 16, layers)
-    return network(problem, nn.CNN(channels, (5, 3, 3), key=jr.key(seed), activation=jax.nn.silu))
+    inputs, outputs = problem.channels
+    return network(problem, nn.CNN((inputs, 16, 16, outputs), (5, 3, 3), key=jr.key(seed), activation=jax.nn.silu))
 
 
 def offline_then_online(problem: Problem, seed: int, folder: Path, **how):
@@ -76,14 +92,14 @@ def inner(model):
     return model.closure.inner.net
 
 
-def flux_network(problem: Problem, net, inputs: tuple[str, ...] = INPUTS) -> closures.FluxForm:
+def flux_network(problem: Problem, net) -> closures.FluxForm:
     """The network as a flux of q, components of the layers in x, then in y, whose divergence is the forcing.
 
     Its scale is that of the forcing times the grid spacing. Train it with `where=inner`.
     """
-    forcing, grid = network(problem, net, inputs), problem.model().equation.grid
+    forcing, grid = network(problem, net), problem.model().equation.grid
     scale = np.tile(np.asarray(forcing.output_scale) * float(grid.spacing), 2)
-    return closures.FluxForm(hg.NetworkClosure(net, inputs, ("q_x", "q_y"), forcing.input_scale, scale))
+    return closures.FluxForm(hg.NetworkClosure(net, forcing.inputs, ("q_x", "q_y"), forcing.input_scale, scale))
 
 
 def offline(
@@ -96,7 +112,7 @@ def offline(
     """
     low, steps = problem.model(closure), problem.steps(steps)
     batches = samples(problem.data.train if data is None else data, batch, steps, jr.fold_in(jr.key(100), seed))
-    objective = train.offline(loss or resolved(metrics.mse("S"), low))
+    objective = train.offline(loss or resolved(mean_square(tuple(problem.targets.values())), low))
     return _fit(low, batches, objective, _cosines((rate,), (steps,)), seed, folder, where).closure
 
 
@@ -120,16 +136,17 @@ def rollouts(
 ):  # fmt: skip
     """`model` trained by rollouts against trajectories, one stage of training after the other.
 
-    `data`: trajectories {name: [time, layer, y, x]} with `spacing` seconds between frames, by default q of the training
+    `data`: trajectories {name: [time, layer, y, x]} with `spacing` seconds between frames, by default the training
     truths. Compared are frames `apart` of these apart (two are 8 h in the two-layer flows); `frames`, `steps`, `rate`:
     horizon in such intervals, optimiser steps and learning rate, one of each per stage. `loss(equation)` gives the
-    loss, by default `energy_and_spectra`, on resolved scales; `cut` as in `train.online`. `objective(every)` stands for
-    loss and `train.online`. With `score(model)` the best of ten checks is taken, not the last: `train.EarlyStopping`.
+    loss, by default the flow's, on resolved scales; `cut` as in `train.online`. `objective(every)` stands for loss and
+    `train.online`. With `score(model)` the best of ten checks is taken, not the last: `train.EarlyStopping`.
     """
     low, spacing = problem.model(), problem.system.flow.frame if spacing is None else spacing
-    data = [{"q": part["q"]} for part in problem.data.train] if data is None else data
+    if data is None:
+        data = [{name: part[name] for name in problem.targets} for part in problem.data.train]
     each = round(spacing * apart / low.dt)
-    if each * low.dt != spacing * apart:
+    if abs(each * low.dt - spacing * apart) > 1e-6 * spacing * apart:
         raise ValueError(f"frames {apart} apart are no multiple of the step, {low.dt:g} s")
     parts = [{name: a[first::apart] for name, a in part.items()} for part in data for first in range(apart)]
     steps = tuple(map(problem.steps, steps))
@@ -138,23 +155,16 @@ def rollouts(
         for number, (horizon, count) in enumerate(zip(frames, steps, strict=True))
     ]
     if objective is None:
-        metric = resolved((loss or energy_and_spectra)(low.equation), low)
+        metric = resolved((loss or problem.system.flow.loss)(low.equation), low)
         objective = lambda every: train.online(metric, every, chunk=1, cut=cut)
     schedule = _cosines(rate, steps)
     return _fit(model, concatenate(*stages), objective(each), schedule, seed, folder, where, score)
 
 
-def energy_and_spectra(equation):
-    """Relative energy of the error plus error of the energy spectra.
-
-    The energy of the error alone would teach a network to drain the flow, the spectra alone to drive it.
-    """
-    fields, spectra = metrics.energy(equation), metrics.spectral(equation)
-    return lambda prediction, target: fields(prediction, target) + spectra(prediction, target)
-
-
 def resolved(metric, low: hg.Model):
-    """The metric on the scales that pyqg's filter leaves alone; beyond them no closure can be judged."""
+    """The metric on the scales that the model's filter leaves alone, if it has one; beyond no closure can be judged."""
+    if not isinstance(low.stepper, hg.Filtered):
+        return metric
     grid = low.equation.grid
     return metrics.resolved(metric, grid, hg.exponential_filter(grid) == 1)
 

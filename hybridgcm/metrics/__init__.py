@@ -2,6 +2,7 @@
 
 from hybridgcm.metrics.climates import Climate as Climate
 from hybridgcm.metrics.climates import climate as climate
+from hybridgcm.metrics.climates import frezat_errors as frezat_errors
 from hybridgcm.metrics.climates import perezhogin_errors as perezhogin_errors
 from hybridgcm.metrics.climates import pool as pool
 from hybridgcm.metrics.climates import ross_similarities as ross_similarities

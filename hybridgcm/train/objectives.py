@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike
 
+from hybridgcm import coarsen
 from hybridgcm._typing import Fields
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.rollout import rollout
@@ -108,30 +109,34 @@ def offline(loss: Loss) -> Objective:
     """A priori: mean over the batch of loss({"S": lift(closure(fields))}, {"S": S}).
 
     Batch: the prognostics and the target `S`, each `[batch, layer, y, x]`; other names are left alone. S is a
-    tendency (s⁻² for q), to be *added* to the right-hand side, as `coarsen.subgrid_forcing` gives it. The closure's
-    forcing is lifted by the equation and brought back to the grid, so that momentum closures are judged by their
-    curl, and everything on resolved modes only. The closure starts from its initial memory; every sample has its
+    tendency (s⁻² for q), to be *added* to the right-hand side, as `coarsen.subgrid_forcing` gives it. An equation with
+    several prognostics has a target for each, called as `coarsen.targets` says: loss then compares dicts of all. The
+    closure's forcing is lifted by the equation and brought back to the grid, so that momentum closures are judged by
+    their curl, and everything on resolved modes only. The closure starts from its initial memory; every sample has its
     own key.
 
-    Raises `ValueError` for a model without closure, an equation with several prognostics, a missing name, and
-    shapes that do not agree.
+    Raises `ValueError` for a model without closure, a missing name, and shapes that do not agree.
     """
 
     def one(model, fields, target, key):
         equation = model.equation
         state = model.encode(fields, key)
         forcing, _ = model.closure(equation.view(state.y), equation.grid, state.memory, jr.fold_in(key, state.step))
-        (name,) = equation.prognostic
-        tendency = equation.grid.to_grid(equation.lift(forcing)[name])
-        if tendency.shape != target.shape:
-            raise ValueError(f"S has shape {target.shape}, expected {tendency.shape} [layer, y, x] per sample")
-        return jnp.mean(loss({"S": tendency}, {"S": target}))
+        shape, tendency = next(iter(fields.values())).shape, equation.lift(forcing)
+        made = {}
+        for name, label in coarsen.targets(equation).items():
+            if target[label].shape != shape:
+                raise ValueError(f"{label} has shape {target[label].shape}, expected {shape} [layer, y, x] per sample")
+            # What a closure leaves alone is the number 0 in `lift`.
+            made[label] = equation.grid.to_grid(jnp.zeros_like(state.y[name]) + tendency[name])
+        return jnp.mean(loss(made, target))
 
     def objective(model, batch, key):
         names = _offline_names(model, batch)
-        fields = {name: batch[name] for name in names}
-        keys = jr.split(key, len(batch["S"]))
-        return jnp.mean(each(lambda fields, target, key: one(model, fields, target, key), fields, batch["S"], keys))
+        fields = {name: batch[name] for name in model.equation.prognostic}
+        target = {name: batch[name] for name in names if name not in fields}
+        keys = jr.split(key, len(next(iter(fields.values()))))
+        return jnp.mean(each(lambda fields, target, key: one(model, fields, target, key), fields, target, keys))
 
     return objective
 
@@ -205,13 +210,11 @@ def each(function, *batch):
 
 
 def _offline_names(model, batch) -> tuple[str, ...]:
-    names = model.equation.prognostic
     if model.closure is None:
         raise ValueError("offline compares a closure with S, but this model has none; pass one to Model")
-    if len(names) != 1:
-        raise ValueError(f"offline needs an equation with one prognostic for its target S; got {names}")
-    if missing := [name for name in (*names, "S") if name not in batch]:
-        raise ValueError(f"offline needs {[*names, 'S']} in a batch; {missing} missing, got {sorted(batch)}")
+    names = (*model.equation.prognostic, *coarsen.targets(model.equation).values())
+    if missing := [name for name in names if name not in batch]:
+        raise ValueError(f"offline needs {[*names]} in a batch; {missing} missing, got {sorted(batch)}")
     return names
 
 
