@@ -48,7 +48,7 @@ class Config:
     tuning_members: int = 2
     """Free runs per amplitude that is tried."""
     starts: int = 10
-    """Starts of the survival test; 0 leaves it out."""
+    """Starts of the survival test."""
     survival: int = 100_000
     """Steps of each survival run."""
 
@@ -60,7 +60,7 @@ class Config:
         for name in ("members", "scored", "learn", "validation", "frames", "tuning"):
             if getattr(truths, name) < 1:
                 yield f"truths.{name} must be at least 1; got {getattr(truths, name)}"
-        for name in ("members", "seeds", "tuning_members"):
+        for name in ("members", "seeds", "tuning_members", "starts", "survival"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
         if self.effort <= 0:
@@ -70,7 +70,7 @@ class Config:
 FULL = Config()
 LAPTOP = Config(
     Truths(members=3, scored=64, learn=3, validation=1, frames=5, tuning=30),
-    members=3, seeds=2, effort=0.5, tuning_members=1, amplitudes=(0.5, 1.5), starts=0,
+    members=3, seeds=2, effort=0.5, tuning_members=1, amplitudes=(0.5, 1.5), starts=2,
 )  # fmt: skip
 SMOKE = replace(
     LAPTOP,

@@ -2,14 +2,15 @@
 
     python experiments/closure_benchmark/run.py --system eddy64 --method online_cnn [--seed 0]
     python experiments/closure_benchmark/run.py --system eddy64 --method my_closure.py
+    python experiments/closure_benchmark/run.py --system eddy64 --method online_cnn --survival
     python experiments/closure_benchmark/run.py --all --preset laptop
 
 Presets: `full` (what the published table is made of), `laptop` (an hour on two cores with --all), `smoke` (minutes,
 meaningless numbers). Systems: `systems.system`; --trained-on NAME scores, without training it again, a closure that was
 trained on another system. Methods: the files of `methods/`, or a path to a Python file of yours with a function
 `closure(problem, seed, folder)` that returns a closure. Truths are made once per flow, rows once; a command that was
-killed goes on when repeated, and several may run at a time. Results: rows/*/*/*/row.json, leaderboard.md and .html;
---report-only writes these two anew from the rows that there are.
+killed goes on when repeated, and several may run at a time. --survival adds 100,000 steps from ten starts to a row.
+Results: rows/*/*/*/row.json, leaderboard.md and .html; --report-only writes these two anew from the rows.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def main(argv=None) -> list[Path]:
     choice.add_argument("--trained-on", default=None)
     choice.add_argument("--seed", type=int, default=None)
     choice.add_argument("--all", action="store_true")
+    choice.add_argument("--survival", action="store_true")
     choice.add_argument("--report-only", action="store_true")
     chosen, rest = choice.parse_known_args(sys.argv[1:] if argv is None else argv)
     config, root = configure(PRESETS, rest, out="runs/closure_benchmark")
@@ -49,11 +51,11 @@ def main(argv=None) -> list[Path]:
     from experiments.closure_benchmark import leaderboard, rows
 
     methods = {method: rows.load_method(method, HERE / "methods") for _, method, _ in wanted}
-    made = []
+    one, made = rows.survive if chosen.survival else rows.row, []
     for system, method, trained_on in wanted:
         seeds = range(config.seeds if methods[method].seeds else 1) if chosen.seed is None else [chosen.seed]
         for seed in seeds:
-            made.append(rows.row(root, config, system, methods[method], seed, trained_on))
+            made.append(one(root, config, system, methods[method], seed, trained_on))
     leaderboard.write(root)
     return made
 
