@@ -184,7 +184,9 @@ def quick(monkeypatch):
         monkeypatch.setattr(systems, "FLOWS", tuple(own if f.name == name else f for f in systems.FLOWS))
 
 
-@pytest.mark.parametrize("name", ["beta512-32", "swe16", "lorenz96"])
+@pytest.mark.parametrize(
+    "name", ["lorenz96", *(pytest.param(name, marks=pytest.mark.slow) for name in ("beta512-32", "swe16"))]
+)
 def test_a_row_of_no_closure_and_of_an_offline_network(root, monkeypatch, name):
     quick(monkeypatch)
     none, network = (written(root, name, method) for method in ("none", "offline_cnn"))
@@ -213,6 +215,7 @@ def test_modes_that_the_training_frames_lack_are_refused(root):
         rows.open_data(root, SMALL, systems.system("swe64"))
 
 
+@pytest.mark.slow
 def test_online_training_goes_through_several_prognostics(root, monkeypatch):
     quick(monkeypatch)
     config = replace(TINY, truths=replace(SMALL, frames=4))
