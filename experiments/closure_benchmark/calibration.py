@@ -28,16 +28,13 @@ def forcings(system, sets: Data, closure, every: int = 25) -> tuple[np.ndarray, 
         lifted = equation.lift(made)
         return jnp.concatenate([equation.grid.to_grid(jnp.zeros_like(state.y[n]) + lifted[n]) for n in targets])
 
-    @jax.jit
-    def all_frames(fields, keys):
-        return jax.lax.map(lambda a: jax.lax.map(lambda key: forcing(a[0], key), a[1]), (fields, keys))
-
     records = lambda name: np.concatenate([part[name][::every] for part in sets.validation])
     fields, S = {name: records(name) for name in targets}, np.concatenate([records(n) for n in targets.values()], 1)
-    keys = jr.split(jr.key(7), (len(S), DRAWS))
-    one, two = np.asarray(all_frames({name: a[:1] for name, a in fields.items()}, keys[:1, :2]))[0]
-    draws = all_frames(fields, keys[:, :1] if np.array_equal(one, two) else keys)
-    return np.moveaxis(np.asarray(draws), 1, 0), S
+    one, keys = jax.jit(forcing), jr.split(jr.key(7), (DRAWS, len(S)))
+    frames = [{name: a[i] for name, a in fields.items()} for i in range(len(S))]
+    noisy = not np.array_equal(one(frames[0], keys[0, 0]), one(frames[0], keys[1, 0]))
+    draws = [[np.asarray(one(*pair)) for pair in zip(frames, own)] for own in (keys if noisy else keys[:1])]
+    return np.array(draws), S
 
 
 def calibration(draws: np.ndarray, S: np.ndarray, grid) -> dict[str, list[float]]:
