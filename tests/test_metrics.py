@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import eddies, error
+from helpers import double, eddies, error
 
 import hybridgcm as hg
 from hybridgcm import coarsen, diagnostics, metrics
