@@ -124,7 +124,7 @@ def _skill(made: np.ndarray, S: np.ndarray) -> dict:
     return {"R2": (1 - error / spread).tolist(), "correlation": [float(c) for c in correlation]}
 
 
-def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 60.0) -> float:
+def forecast_days(system, sets: Data, closure, starts: int = 8, days: float = 180.0) -> float:
     """Days (`flow.day`) until q, or zeta, of the model correlates less than .5 with the truth's, median over starts."""
     low = system.model(closure)
     step, frame, day, names = system.dt, system.flow.frame, system.flow.day, low.equation.prognostic
