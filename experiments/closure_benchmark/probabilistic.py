@@ -85,8 +85,8 @@ def learn(
     batches = samples(problem.data.train, batch, steps, jr.fold_in(jr.key(400), seed))
     trained, _ = train.fit(
         problem.model(closure), batches, objective, optimiser, where=where, key=jr.fold_in(jr.key(500), seed),
-        callback=train.Log(folder / "log.jsonl"), checkpoints=checkpoint.Checkpoints(folder / "checkpoints"),
-        every=100, progress=folder.name,
+        callback=train.Log(folder / "log.jsonl"), every=100, progress=folder.name,
+        checkpoints=checkpoint.Checkpoints(folder / "checkpoints", allow=True),
     )  # fmt: skip
     return trained.closure
 
