@@ -1,25 +1,14 @@
 """The closure benchmark: names of systems, data of every operator from one cut-off, rows, and closures that fail."""
 
 import json
-import sys
-from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from benchmark import METHODS, TINY
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from experiments.closure_benchmark import data, ross, rows, systems  # noqa: E402
-from experiments.closure_benchmark.config import SMOKE, Truths  # noqa: E402
-from hybridgcm import coarsen  # noqa: E402
-
-METHODS = Path(rows.__file__).with_name("methods")
-TINY = replace(
-    SMOKE, amplitudes=(), truths=Truths(fine=32, stored=24, members=1, warm=0, scored=2, learn=1, validation=1,
-                                        spin_up=0, frames=1, tuning=1), members=1,
-)  # fmt: skip
+from experiments.closure_benchmark import data, ross, rows, systems
+from hybridgcm import coarsen
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,27 @@
 """Every method file of the closure benchmark makes a closure that runs, and the discovery finds what is there."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
+import benchmark
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from benchmark import METHODS
 from helpers import double, eddies, error, run
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import hybridgcm as hg
+from experiments.closure_benchmark import discovery, rows, systems
+from experiments.closure_benchmark.discovery import Discovered
+from experiments.closure_benchmark.methods import ar1
+from experiments.closure_benchmark.training import Problem
+from hybridgcm import closures
+from hybridgcm.closures.symbolic import ROSS_WEIGHTS
+from hybridgcm.fingerprint import digest
 
-import hybridgcm as hg  # noqa: E402
-from experiments.closure_benchmark import discovery, rows, systems  # noqa: E402
-from experiments.closure_benchmark.config import SMOKE, Truths  # noqa: E402
-from experiments.closure_benchmark.discovery import Discovered  # noqa: E402
-from experiments.closure_benchmark.methods import ar1  # noqa: E402
-from experiments.closure_benchmark.training import Problem  # noqa: E402
-from hybridgcm import closures  # noqa: E402
-from hybridgcm.closures.symbolic import ROSS_WEIGHTS  # noqa: E402
-from hybridgcm.fingerprint import digest  # noqa: E402
-
-METHODS = Path(rows.__file__).with_name("methods")
-TINY = replace(
-    SMOKE, amplitudes=(), effort=1e-3, members=1,
-    truths=Truths(fine=32, stored=24, members=1, warm=0, scored=2, learn=1, validation=1, spin_up=0, frames=1,
-                  tuning=1),
-)  # fmt: skip
+TINY = replace(benchmark.TINY, effort=1e-3)
 RMS = (5e-6, 5e-7)  # of q per layer, s-1
 
 

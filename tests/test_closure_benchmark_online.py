@@ -3,27 +3,17 @@
 import json
 import shutil
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
 import pytest
+from benchmark import METHODS, TINY
 from helpers import run, same_bits
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from experiments.closure_benchmark import data, emulator, rows, systems, training, tuning  # noqa: E402
-from experiments.closure_benchmark.config import SMOKE, Truths  # noqa: E402
-from hybridgcm import nn  # noqa: E402
-
-METHODS = Path(rows.__file__).with_name("methods")
-TINY = replace(
-    SMOKE, amplitudes=(), truths=Truths(fine=32, stored=24, members=1, warm=0, scored=1, learn=1, validation=1,
-                                        spin_up=0, frames=1, tuning=1), members=1,
-)  # fmt: skip
+from experiments.closure_benchmark import data, emulator, rows, systems, training, tuning
+from hybridgcm import nn
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments.closure import tables
+from experiments.closure.figures import TERMS
 from experiments.closure_benchmark import boards, published
 from hybridgcm import draw, plot
 
@@ -38,15 +39,7 @@ TRANSFER = (
     "factor of ten. Empty: not run; ×: not all runs finished."
 )
 _COLORS = {"none": "#8A8A8A", "fixed": "#E69F00", "trained": "#0072B2"}
-_TERMS = {
-    "Energy flux, whole": ("KEflux", "APEflux", "paramspec_KEflux", "paramspec_APEflux"),
-    "KE flux + closure": ("KEflux", "paramspec_KEflux"),
-    "APE flux + closure": ("APEflux", "paramspec_APEflux"),
-    "APE generation": ("APEgenspec",),
-    "Bottom friction": ("KEfrictionspec",),
-    "Closure": ("paramspec",),
-    "Dissipation and filter": ("Dissspec", "Filterspec"),
-}
+_TERMS = {"Energy flux, whole": ("KEflux", "APEflux", "paramspec_KEflux", "paramspec_APEflux"), **TERMS}
 
 
 def title(one) -> str:

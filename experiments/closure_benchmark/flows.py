@@ -68,8 +68,18 @@ class AbstractFlow(abc.ABC):
         return self.model(n, self.dt).equation.grid
 
 
+class AbstractTorusFlow(AbstractFlow):
+    """A flow whose networks and climates are those of the library: all that are on a Torus."""
+
+    def network(self, net, inputs, outputs):
+        return hg.NetworkClosure.from_data(net, inputs, outputs)
+
+    def climate(self, model, snapshots, **coarse):
+        return metrics.climate(model, snapshots, **coarse)
+
+
 @dataclass(frozen=True)
-class TwoLayer(AbstractFlow):
+class TwoLayer(AbstractTorusFlow):
     """Two-layer quasi-geostrophic turbulence as in Ross et al. (2023), doi:10.1029/2022MS003258, table 1.
 
     Truth and models have pyqg's exponential filter and AB3; published numbers are comparable under that choice only.
@@ -122,18 +132,12 @@ class TwoLayer(AbstractFlow):
     def loss(self, equation):
         return energy_and_spectra(equation)
 
-    def network(self, net, inputs, outputs):
-        return hg.NetworkClosure.from_data(net, inputs, outputs)
-
-    def climate(self, model, snapshots, **coarse):
-        return metrics.climate(model, snapshots, **coarse)
-
     def errors(self, model, target):
         return {}
 
 
 @dataclass(frozen=True)
-class OneLayer(AbstractFlow):
+class OneLayer(AbstractTorusFlow):
     """Barotropic turbulence, ∂ζ/∂t = −u·∇ζ − β v − μ ζ + ν ∇²ζ + F, by BPR(3,5,3) on 3n/2 points for n modes.
 
     F is steady, A (cos mx + cos my), or, with `rates`, Graham and Ringler's drifting cells. Nothing else parts truth
@@ -197,12 +201,6 @@ class OneLayer(AbstractFlow):
 
     def loss(self, equation):
         return energy_and_spectra(equation)
-
-    def network(self, net, inputs, outputs):
-        return hg.NetworkClosure.from_data(net, inputs, outputs)
-
-    def climate(self, model, snapshots, **coarse):
-        return metrics.climate(model, snapshots, **coarse)
 
     def errors(self, model, target):
         """Those of Frezat et al. (2024)."""

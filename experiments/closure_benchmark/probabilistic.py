@@ -14,6 +14,7 @@ import hybridgcm as hg
 from experiments.closure_benchmark.training import network
 from hybridgcm import checkpoint, closures, metrics, nn, train
 from hybridgcm.batches import samples
+from hybridgcm.closures.base import per_layer
 from hybridgcm.nn.conv import periodic_convolution
 from hybridgcm.train.objectives import each
 
@@ -132,7 +133,7 @@ def likelihood(model, batch, key):
     def one(fields, S, key):
         m, sigma = inner.net.moments(inputs_of(inner, fields), grid)
         m = m - grid.mean(m)[:, None, None]
-        return jnp.mean(((S / column(inner.output_scale) - m) / sigma) ** 2 / 2 + jnp.log(sigma))
+        return jnp.mean(((S / per_layer(inner.output_scale) - m) / sigma) ** 2 / 2 + jnp.log(sigma))
 
     return jnp.mean(frames(model, batch, key, one))
 
@@ -147,7 +148,7 @@ def evidence(model, batch, key):
     inner = sampler.inner
 
     def one(fields, S, key):
-        x, s = inputs_of(inner, fields), S / column(inner.output_scale)
+        x, s = inputs_of(inner, fields), S / per_layer(inner.output_scale)
         mu, log_sigma = jnp.split(encoder(jnp.concatenate([x, s])), 2)
         z = mu + jnp.exp(log_sigma) * jr.normal(key, mu.shape, mu.dtype)
         y = nn.sample(inner.net, x, z, grid)
@@ -176,9 +177,9 @@ def adversarial(scale: Array, penalty: float = 10.0, drift: float = 1e-3):
         def one(fields, S, key):
             first, second, order, mix = jr.split(key, 4)
             memory = closure.init(fields, grid)
-            draw = lambda key: closure(fields, grid, memory, key)[0]["q"] / column(scale)
+            draw = lambda key: closure(fields, grid, memory, key)[0]["q"] / per_layer(scale)
             q = fields["q"] / jnp.std(fields["q"], (1, 2), keepdims=True)
-            a, b, s = draw(first), draw(second), S / column(scale)
+            a, b, s = draw(first), draw(second), S / per_layer(scale)
             pair = lambda s: jnp.where(jr.bernoulli(order), jnp.concatenate([s, a]), jnp.concatenate([a, s]))
             real, fake = pair(s), pair(b)
             score = lambda critic, pair: critic(jnp.concatenate([q, pair]))
@@ -217,7 +218,7 @@ def matching(model, batch, key):
 
     def one(fields, S, key):
         residual = S - mean(fields, grid, None, key)[0]["q"]
-        y, (noise, time) = residual / column(inner.output_scale), jr.split(key)
+        y, (noise, time) = residual / per_layer(inner.output_scale), jr.split(key)
         z, t = jr.normal(noise, y.shape, y.dtype), jr.uniform(time, (), y.dtype)
         v = inner.net.velocity(inputs_of(inner, fields), (1 - t) * z + t * y, t, grid)
         return jnp.mean((v - (y - z)) ** 2)
@@ -227,12 +228,7 @@ def matching(model, batch, key):
 
 def inputs_of(inner: hg.NetworkClosure, fields) -> Array:
     """The field channels that the network of `inner` is given."""
-    return jnp.concatenate([fields[name] for name in inner.inputs]) / column(inner.input_scale)
-
-
-def column(scale: Array) -> Array:
-    """One number per channel, with the axes of `[channel, y, x]`."""
-    return scale.reshape(-1, 1, 1)
+    return jnp.concatenate([fields[name] for name in inner.inputs]) / per_layer(inner.input_scale)
 
 
 def red_noise(problem, mean: hg.NetworkClosure) -> closures.AR1:

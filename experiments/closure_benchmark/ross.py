@@ -5,11 +5,11 @@ from pathlib import Path
 from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.data import Data, read_climate, write_climate
 from hybridgcm import data, metrics
+from hybridgcm.rollout import YEAR
 
 LAST = 10
 """Snapshots, 1000 h apart, whose values are compared."""
 YEARS = 10
-SECONDS = 360 * 86400.0
 
 
 def similarities(sets: Data, closure, folders: list[Path], without: list[Path]) -> list[dict[str, float]]:
@@ -36,7 +36,7 @@ def _climate(model, run) -> metrics.Climate:
 
 def _end(sets: Data) -> int:
     """Number of scored snapshots before year ten, or all of a shorter benchmark."""
-    ten_years = int(YEARS * SECONDS / sets.system.flow.snapshot) - sets.sizes.warm
+    ten_years = int(YEARS * YEAR / sets.system.flow.snapshot) - sets.sizes.warm
     return max(1, min(ten_years, sets.sizes.scored))
 
 

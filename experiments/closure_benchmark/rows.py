@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def _scores(run, root: Path, system, sets: Data, closure, method: Method) -> dic
 
     def free(closure):
         one = lambda m: scores.free_run(run, system, closure, m, truths.warm, truths.scored, truths.fine)
-        folders = parallel(2, {m: (lambda m=m: one(m)) for m in range(run.config.members)})
+        folders = parallel(os.cpu_count(), {m: (lambda m=m: one(m)) for m in range(run.config.members)})
         climates = [scores.climate(system, closure, folder, truths.scored) for folder in folders.values()]
         found = scores.free_scores(climates, sets.reference, none, system.flow)
         found["folders"] = [folder.name for folder in folders.values()]

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import jax.random as jr
 
 import hybridgcm as hg
-from experiments.closure_benchmark.flows import AbstractFlow, Maintained, band, mean_square
+from experiments.closure_benchmark.flows import AbstractTorusFlow, Maintained, band, mean_square
 from hybridgcm import closures, metrics
 
 
 @dataclass(frozen=True)
-class RotatingShallowWater(AbstractFlow):
+class RotatingShallowWater(AbstractTorusFlow):
     """One layer of rotating shallow water, driven by drifting cells of vorticity; ours, nobody has published one.
 
     Ro = ζ/f about .07 and waves of 10 m/s above currents of .5 m/s: near to geostrophy, where vortices live long and
@@ -64,12 +64,6 @@ class RotatingShallowWater(AbstractFlow):
     def loss(self, equation):
         """Relative mean squares of the prognostics."""
         return mean_square(equation.prognostic)
-
-    def network(self, net, inputs, outputs):
-        return hg.NetworkClosure.from_data(net, inputs, outputs)
-
-    def climate(self, model, snapshots, **coarse):
-        return metrics.climate(model, snapshots, **coarse)
 
     def errors(self, model, target):
         return metrics.frezat_errors(model, target)

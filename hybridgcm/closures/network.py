@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import nearest
-from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.closures.base import AbstractClosure, per_layer
 from hybridgcm.nn import apply
 
 
@@ -69,7 +69,7 @@ class NetworkClosure(AbstractClosure):
         return None
 
     def __call__(self, fields, grid, memory, key):
-        x = jnp.concatenate([fields[name] for name in self.inputs]) / _column(self.input_scale)
+        x = jnp.concatenate([fields[name] for name in self.inputs]) / per_layer(self.input_scale)
         y = apply(self.net, x, grid)
         expected = (len(self.outputs) * fields[self.inputs[0]].shape[0], *x.shape[1:])
         if y.shape != expected:
@@ -79,13 +79,9 @@ class NetworkClosure(AbstractClosure):
             )
         if self.output_scale.ndim and len(self.output_scale) != len(y):
             raise ValueError(f"output_scale has {len(self.output_scale)} entries for {len(y)} channels {self.outputs}")
-        y = y * _column(self.output_scale)
+        y = y * per_layer(self.output_scale)
         y = y - grid.mean(y)[:, None, None]
         return dict(zip(self.outputs, jnp.split(y, len(self.outputs)), strict=True)), memory
-
-
-def _column(scale: Array) -> Array:
-    return scale.reshape(-1, 1, 1)
 
 
 def _scale(name: str, value) -> Array:

@@ -82,7 +82,28 @@ class AbstractEquation(eqx.Module):
         return fields["u"] + U, fields["v"] + V
 
 
-class SurrogateEquation(AbstractEquation):
+class AbstractExtension(AbstractEquation):
+    """An equation around `inner`, on its grid and with its layers and mean flow."""
+
+    inner: eqx.AbstractVar[AbstractEquation]
+
+    @property
+    def grid(self) -> AbstractGrid:
+        """Grid of the inner equation."""
+        return self.inner.grid
+
+    @property
+    def layers(self) -> int:
+        """Layers of the inner equation."""
+        return self.inner.layers
+
+    @property
+    def mean_flow(self) -> tuple:
+        """(U, V) of the inner equation, m s⁻¹."""
+        return getattr(self.inner, "mean_flow", (0, 0))
+
+
+class SurrogateEquation(AbstractExtension):
     """∂y/∂t = lift(N(view(y))) + implicit(y): `inner` whose explicit tendency an emulator N gives. All else is inner's.
 
     `tendency`: N, called as a closure is, `forcing, _ = tendency(fields, grid, None, None)`, with fields of
@@ -105,21 +126,6 @@ class SurrogateEquation(AbstractEquation):
     def prognostic(self) -> tuple[str, ...]:
         """Prognostics of the inner equation."""
         return self.inner.prognostic
-
-    @property
-    def grid(self) -> AbstractGrid:
-        """Grid of the inner equation."""
-        return self.inner.grid
-
-    @property
-    def layers(self) -> int:
-        """Layers of the inner equation."""
-        return self.inner.layers
-
-    @property
-    def mean_flow(self) -> tuple:
-        """(U, V) of the inner equation, m s⁻¹."""
-        return getattr(self.inner, "mean_flow", (0, 0))
 
     def view(self, y: Spectral) -> Fields:
         return self.inner.view(y)

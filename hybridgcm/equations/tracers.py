@@ -8,12 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Fields, Numbers, Spectral
-from hybridgcm.equations.base import AbstractEquation, roughness
-from hybridgcm.grids import AbstractGrid
+from hybridgcm.equations.base import AbstractEquation, AbstractExtension, roughness
 from hybridgcm.grids.base import scale as scaled
 
 
-class Tracers(AbstractEquation):
+class Tracers(AbstractExtension):
     """`inner` with ∂c/∂t = −(u + U)·∇c − u·G − D c for every tracer c `[layer, y, x]`.
 
     c is the anomaly about a mean state of uniform gradient G = `mean_gradient` (∂C/∂x, ∂C/∂y), unit of c per m, one
@@ -63,21 +62,6 @@ class Tracers(AbstractEquation):
     def prognostic(self) -> tuple[str, ...]:
         """Prognostics of the inner equation, then the tracers."""
         return (*self.inner.prognostic, *self.names)
-
-    @property
-    def grid(self) -> AbstractGrid:
-        """Grid of the inner equation."""
-        return self.inner.grid
-
-    @property
-    def layers(self) -> int:
-        """Layers of the inner equation."""
-        return self.inner.layers
-
-    @property
-    def mean_flow(self) -> tuple:
-        """(U, V) of the inner equation, m s⁻¹."""
-        return getattr(self.inner, "mean_flow", (0, 0))
 
     @property
     def dissipation(self) -> Float[Array, "*modes"]:

@@ -19,7 +19,29 @@ Objective = Callable[[AbstractModel, dict, Array], Array]
 """objective(model, batch, key): what `fit` minimises."""
 
 
-class Detached(AbstractModel):
+class AbstractAround(AbstractModel):
+    """A model around `inner`, which takes and gives the same states and fields: only its `step` is another one."""
+
+    inner: eqx.AbstractVar[AbstractModel]
+
+    @property
+    def dt(self) -> float:
+        return self.inner.dt
+
+    def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        return self.inner.encode(fields, key)
+
+    def view(self, state: State) -> Fields:
+        return self.inner.view(state)
+
+    def decode(self, state: State) -> Fields:
+        return self.inner.decode(state)
+
+    def courant(self, state: State) -> Array:
+        return self.inner.courant(state)
+
+
+class Detached(AbstractAround):
     """`inner` whose every `n`-th step ignores how its input came about: ∂(state after)/∂(state before) = 0 there.
 
     Values are those of `inner`; steps 0, n, 2n... are cut. In a rollout every frame then depends on the parameters
@@ -34,13 +56,6 @@ class Detached(AbstractModel):
         if self.n < 1:
             raise ValueError(f"Detached needs a whole number of steps between cuts, at least 1; got n={self.n}")
 
-    @property
-    def dt(self) -> float:
-        return self.inner.dt
-
-    def encode(self, fields: Fields, key: Array | None = None) -> State:
-        return self.inner.encode(fields, key)
-
     def step(self, state: State) -> State:
         cut = jax.lax.stop_gradient(state)
         if self.n > 1:
@@ -48,17 +63,8 @@ class Detached(AbstractModel):
             cut = jax.tree.map(pick, cut, state)
         return self.inner.step(cut)
 
-    def view(self, state: State) -> Fields:
-        return self.inner.view(state)
 
-    def decode(self, state: State) -> Fields:
-        return self.inner.decode(state)
-
-    def courant(self, state: State) -> Array:
-        return self.inner.courant(state)
-
-
-class StraightThrough(AbstractModel):
+class StraightThrough(AbstractAround):
     """`inner` with its values, and the derivative of y(t + dt) = y(t) + dt·lift(closure(fields(t))), fields held fixed.
 
     So the solver's sensitivity is taken for the identity, ∂y(t + dt)/∂y(t) = 1, and the closure's feedback on itself
@@ -78,13 +84,6 @@ class StraightThrough(AbstractModel):
         if getattr(self.inner, "closure", None) is None:
             raise ValueError("StraightThrough differentiates a model by its closure; this one has none")
 
-    @property
-    def dt(self) -> float:
-        return self.inner.dt
-
-    def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
-        return self.inner.encode(fields, key)
-
     def step(self, state: State) -> State:
         fixed = jax.lax.stop_gradient(state)
         stepped = jax.lax.stop_gradient(self.inner.step(fixed))
@@ -94,15 +93,6 @@ class StraightThrough(AbstractModel):
         added = jax.tree.map(lambda a, f: a + dt * f, state.y, equation.lift(forcing))
         slope = lambda value, a: value + (a - jax.lax.stop_gradient(a))
         return eqx.tree_at(lambda s: s.y, stepped, jax.tree.map(slope, stepped.y, added))
-
-    def view(self, state: State) -> Fields:
-        return self.inner.view(state)
-
-    def decode(self, state: State) -> Fields:
-        return self.inner.decode(state)
-
-    def courant(self, state: State) -> Array:
-        return self.inner.courant(state)
 
 
 def offline(loss: Loss) -> Objective:
