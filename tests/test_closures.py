@@ -39,12 +39,20 @@ def flow():
     return NetworkClosure(FlowMatching(net, 2), ("q",), ("q",), RMS, (2e-11, 2e-12))
 
 
+def dimensionless():
+    """A network for all layers whose last convolution is not zero."""
+    net = CNN((6, 4, 1), (3, 3), key=jr.key(8), activation=jnp.tanh)
+    last = jr.normal(jr.key(9), net.weights[-1].shape) / 6
+    return closures.DimensionlessNetwork(eqx.tree_at(lambda net: net.weights[-1], net, last))
+
+
 CLOSURES = {
     "Smagorinsky": lambda: Smagorinsky(0.2),
     "Leith": lambda: Leith(0.5),
     "ZannaBolton": lambda: ZannaBolton(-4e8),
     "BiharmonicBackscatter": lambda: BiharmonicBackscatter(DEPTH, 0.2, 0.5),
     "NetworkClosure": network,
+    "DimensionlessNetwork": dimensionless,
     "Sum": lambda: hg.Sum(Leith(0.2), network()),
     "Scaled": lambda: hg.Scaled(Leith(0.5), 0.5),
     "Every": lambda: closures.Every(Leith(0.5), 3),
@@ -232,6 +240,7 @@ TRANSFORMS = {  # of one field, all layers; by grid size: torus grids below 128Â
     "ZannaBolton": {32: 14},
     "BiharmonicBackscatter": {32: 9},
     "NetworkClosure": {32: 1},
+    "DimensionlessNetwork": {32: 1},
     "Scaled": {32: 5},
     "Sum": {32: 6},
     "Every": {32: 5},

@@ -1,5 +1,7 @@
-"""QG Leith and the scale-aware Zanna-Bolton stress: limits, powers of the spacing, filter, symmetry."""
+"""Closures without a scale of their own: limits, powers of the spacing, filter, symmetry."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from helpers import double, eddies, error
 
 import hybridgcm as hg
-from hybridgcm.closures import QGLeith, ScaleAwareZannaBolton
+from hybridgcm.closures import DimensionlessNetwork, QGLeith, ScaleAwareZannaBolton
+from hybridgcm.nn import CNN
 
 RMS = (5e-6, 5e-7)
 
@@ -102,3 +105,43 @@ def test_turned_fields_give_the_turned_forcing(closure):
     turned = {"q": turn(given["q"]), "u": turn(given["v"]), "v": -turn(given["u"])}  # clockwise, y counted upward
     lifted = [grid.to_grid(flow.lift(forcing(closure, a, grid))["q"]) for a in (given, turned)]
     assert error(lifted[1], turn(lifted[0])) < 1e-11
+
+
+# ---- a network without scales ----
+
+
+def dimensionless(inputs=6, outputs=1):
+    net = CNN((inputs, 4, outputs), (3, 3), key=jr.key(8), activation=jax.nn.silu)
+    last = jr.normal(jr.key(9), net.weights[-1].shape) / 6
+    return DimensionlessNetwork(eqx.tree_at(lambda net: net.weights[-1], net, last))
+
+
+def test_dimensionless_network_scales_as_advection_and_sees_neither_uniform_flow_nor_other_layers():
+    grid, closure = double(32), dimensionless()
+    given = fields(grid)
+    made = forcing(closure, given, grid)["q"]
+    assert np.all(np.std(made, (-2, -1)) > 0)
+    faster = forcing(closure, {name: 3 * a for name, a in given.items()}, grid)["q"]
+    assert error(faster, 9 * made) < 1e-12
+    larger = forcing(closure, given, double(32, 2 * grid.length[0]))["q"]
+    assert error(larger, made / 2) < 1e-12
+    carried = {"q": given["q"] + 1e-4, "u": given["u"] + 2.0, "v": given["v"] - 1.0}
+    assert error(forcing(closure, carried, grid)["q"], made) < 1e-8  # differences of numbers a hundred times larger
+    below = {name: a.at[1].multiply(-2) for name, a in given.items()}
+    assert error(forcing(closure, below, grid)["q"][0], made[0]) < 1e-12
+
+
+def test_dimensionless_network_in_single_precision_is_that_in_double():
+    grid, closure = double(32), dimensionless()
+    given = fields(grid)
+    single = jax.tree.map(lambda a: a.astype("float32"), (closure, given))
+    made = forcing(*single, hg.Torus(32, grid.length, dtype=jnp.float32))["q"]
+    assert made.dtype == jnp.float32 and error(made, forcing(closure, given, grid)["q"]) < 1e-5
+
+
+def test_dimensionless_network_says_what_it_needs():
+    grid = double(16)
+    with pytest.raises(ValueError, match=r"\['v'\] missing"):
+        dimensionless().init({name: a for name, a in fields(grid).items() if name != "v"}, grid)
+    with pytest.raises(ValueError, match=r"expected \(1, 16, 16\)"):
+        forcing(dimensionless(outputs=2), fields(grid), grid)

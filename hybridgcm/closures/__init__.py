@@ -27,6 +27,7 @@ from hybridgcm.closures.forcings import Kolmogorov as Kolmogorov
 from hybridgcm.closures.forcings import Relaxation as Relaxation
 from hybridgcm.closures.forcings import RingForcing as RingForcing
 from hybridgcm.closures.forcings import Sponge as Sponge
+from hybridgcm.closures.network import DimensionlessNetwork as DimensionlessNetwork
 from hybridgcm.closures.network import NetworkClosure as NetworkClosure
 from hybridgcm.closures.sampler import Sampler as Sampler
 from hybridgcm.closures.stochastic import AR1 as AR1

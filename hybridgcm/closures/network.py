@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -82,6 +83,57 @@ class NetworkClosure(AbstractClosure):
         y = y * per_layer(self.output_scale)
         y = y - grid.mean(y)[:, None, None]
         return dict(zip(self.outputs, jnp.split(y, len(self.outputs)), strict=True)), memory
+
+
+class DimensionlessNetwork(AbstractClosure):
+    """S_i = U_i Q_i/10Δ (N(δu_i/U_i, δv_i/U_i, δq_i/Q_i) − mean): one network for all flows, grids, units and layers.
+
+    δ are differences to the next point in x and in y, Q_i = √⟨|δq_i|²⟩ and U_i = √⟨|δu_i|² + |δv_i|²⟩ their root mean
+    squares now, Δ = `grid.spacing`. N = `net` maps δx u, δx v, δx q, δy u, δy v, δy q of one layer, `[6, y, x]`, to
+    `[1, y, x]`; all layers share it. S, s⁻², is the forcing of q: hence for quasi-geostrophic flow.
+
+    The subgrid forcing of q has these symmetries: advection of q_i by (u_i, v_i) is quadratic and knows no other layer,
+    and a filter commutes with uniform flows and gradients of q, so that β and the mean flow are not in it. A network
+    with scales of its own (`NetworkClosure`) is tied to the flow and the grid that these come from. That a global
+    size, not a local one, makes it dimensionless keeps it smooth where the flow is at rest; nothing but the net is
+    there to be trained, and no transform beside that of S to be paid.
+
+    Raises `ValueError` for fields without u, v and q, and for a net that returns another shape.
+    """
+
+    net: Callable
+
+    def init(self, fields, grid):
+        if missing := [name for name in ("u", "v", "q") if name not in fields]:
+            raise ValueError(f"DimensionlessNetwork reads u, v and q; {missing} missing, there are {sorted(fields)}")
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        u, v, q = (_differences(fields[name]) for name in ("u", "v", "q"))
+        U, Q = _size(u, v), _size(q)
+        x = jnp.stack([a[part] for part in (0, 1) for a in (u / U, v / U, q / Q)], 1)
+        layers = [apply(self.net, layer, grid) for layer in x]  # a batched product of small matrices takes CPUs longer
+        if layers[0].shape != (1, *x.shape[2:]):
+            raise ValueError(f"the network maps {x.shape[1:]} to {layers[0].shape}; expected {(1, *x.shape[2:])}")
+        y = jnp.concatenate(layers)
+        return {"q": (y - grid.mean(y)[:, None, None]) * (U * Q / (10 * grid.spacing))}, memory
+
+
+def _differences(a):
+    """Differences to the next point in x and in y, `[2, layer, y, x]`."""
+    return jnp.stack([jnp.roll(a, -1, axis) - a for axis in (-1, -2)])
+
+
+def _size(*differences):
+    """Root mean square of the differences' length per layer, `[layer, 1, 1]`, with a derivative where all are zero.
+
+    In units of the largest: squares of q, 1e-12, would come near the end of float32.
+    """
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(d)) for d in differences]))
+    limits = jnp.finfo(largest.dtype)
+    unit = jnp.maximum(jax.lax.stop_gradient(largest), limits.tiny**0.25)
+    square = sum(jnp.mean(jnp.sum((d / unit) ** 2, 0), (-2, -1), keepdims=True) for d in differences)
+    return unit * jnp.sqrt(square + limits.eps**2)
 
 
 def _scale(name: str, value) -> Array:
