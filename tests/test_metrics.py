@@ -98,6 +98,39 @@ def test_spectral_loss_prefers_the_right_energy_where_least_squares_prefer_a_dam
     assert both(metrics.spectral(model.equation), either) < 0.6 * both(metrics.spectral(model.equation), middle)
 
 
+def test_loss_of_transfers_sees_work_at_every_scale_and_nothing_else():
+    model = eddy(n=32, dtype=jnp.float32)
+    grid, loss = model.equation.grid, metrics.transfers(model.equation)
+    q, S = (
+        jnp.asarray(rms * snapshots(model, 1, (1.0, 0.2), seed)[0], jnp.float32)
+        for rms, seed in ((5e-6, 0), (1e-11, 9))
+    )
+    at = lambda p: float(loss({"S": p}, {"q": q, "S": S}))
+    assert at(S) == 0 and at(0 * S) == pytest.approx(1, rel=1e-5) and at(-S) == pytest.approx(4, rel=1e-5)
+    q_x = grid.gradient(grid.to_spectral(q))[0]
+    idle = S + 2 * jnp.std(S[0]) / jnp.std(q_x[0]) * q_x
+    one = metrics.transfers(hg.QuasiGeostrophic.barotropic(grid))
+    alone = lambda p: float(one({"S": p[:1]}, {"q": q[:1], "S": S[:1]}))
+    assert metrics.mse("S")({"S": idle}, {"S": S}) > 1
+    assert alone(idle) < 1e-6, "what carries q along does no work on it"
+    large = grid.to_grid(jnp.where(-grid.eigenvalues < (2.5 * 2 * np.pi / 1e6) ** 2, grid.to_spectral(q), 0))
+    pushed = S + 1e-2 * jnp.std(S[0]) / jnp.std(large[0]) * large
+    assert metrics.mse("S")({"S": pushed}, {"S": S}) < 1e-2 < at(pushed), "least squares hardly see the large scales"
+
+
+def test_gradient_of_the_loss_of_transfers_agrees_with_differences():
+    model = eddy()
+    q, S, p, d = (jnp.asarray(snapshots(model, 1, seed=i)[0]) for i in (0, 20, 40, 60))
+    loss = lambda p: metrics.transfers(model.equation)({"S": 1e-5 * p}, {"q": q, "S": 1e-5 * S})
+    slope = float(jnp.sum(jax.grad(loss)(p) * d))
+    difference = float(loss(p + 1e-4 * d) - loss(p - 1e-4 * d)) / 2e-4
+    assert abs(slope / difference - 1) < 1e-6, (slope, difference)
+    sharp = jnp.where(hg.exponential_filter(model.equation.grid) == 1, 1.0, 0.0)
+    only = metrics.resolved(metrics.transfers(model.equation), model.equation.grid, sharp)
+    slopes = jax.grad(lambda p: only({"S": p}, {"q": q, "S": S}))(p)
+    assert np.all(np.isfinite(slopes)) and np.any(slopes != 0)
+
+
 def test_spectral_loss_gradient_agrees_with_differences():
     model = eddy()
     t, p, d = (jnp.asarray(snapshots(model, 2, seed=i)) for i in (0, 20, 40))

@@ -106,13 +106,13 @@ def offline(
     problem: Problem, closure, seed: int, folder: Path, *, data: list[dict] | None = None, loss=None, steps: int = 3000,
     batch: int = 8, rate: float = 1e-2, where=lambda m: m.closure.net,
 ):  # fmt: skip
-    """Least squares against the subgrid forcing, Adam with a cosine schedule.
+    """Least squares against the subgrid forcing on resolved scales, Adam with a cosine schedule.
 
-    `data`: other pairs q, S than the training truths'; `loss`: another than least squares on resolved scales.
+    `data`: other pairs q, S than the training truths'; `loss`: another than least squares.
     """
     low, steps = problem.model(closure), problem.steps(steps)
     batches = samples(problem.data.train if data is None else data, batch, steps, jr.fold_in(jr.key(100), seed))
-    objective = train.offline(loss or resolved(mean_square(tuple(problem.targets.values())), low))
+    objective = train.offline(resolved(loss or mean_square(tuple(problem.targets.values())), low))
     return _fit(low, batches, objective, _cosines((rate,), (steps,)), seed, folder, where).closure
 
 

@@ -18,5 +18,6 @@ from hybridgcm.metrics.losses import resolved as resolved
 from hybridgcm.metrics.losses import rmse as rmse
 from hybridgcm.metrics.losses import spectral as spectral
 from hybridgcm.metrics.losses import statistics as statistics
+from hybridgcm.metrics.losses import transfers as transfers
 from hybridgcm.metrics.losses import variance as variance
 from hybridgcm.metrics.losses import weighted as weighted

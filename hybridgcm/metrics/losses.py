@@ -95,6 +95,40 @@ def spectral(equation: QuasiGeostrophic) -> Metric:
     return metric
 
 
+def transfers(equation: QuasiGeostrophic) -> Metric:
+    """Loss Σ (T(p) − T(t))²/W over Σ T(t)²/W: whether a forcing S of q feeds and drains the right scales.
+
+    T_ij(κ) = Σ over the shell κ of Re(q̂_i* Ŝ_j + q̂_j* Ŝ_i), the part of S in the budgets of all second moments of q,
+    hence of energy and enstrophy; W the same of powers, |q̂_i|² |Ŝ_j|² summed over the shell one by one, so that T²/W is
+    a squared correlation; sums over layers i ≤ j and shells. One frame, S in the prediction, S (s⁻²) and q (s⁻¹) in
+    the target, `[layer, y, x]`, as `train.offline` gives them; 0-d, 0 is perfect, 1 a prediction of zero,
+    differentiable. Least squares of S are decided by the smallest scales, where most of S is, and leave the energy that
+    a closure gives to the large ones to chance: to be added to them, with a weight of .2 or so. Shells with less than
+    rounding error are left out, so that `resolved` may wrap it. Raises `ValueError` as `mse`.
+    """
+    grid = equation.grid
+
+    def power(a, b):
+        pair = a[:, None] * b[None]
+        return pair + jnp.swapaxes(pair, 0, 1)
+
+    def metric(prediction, target):
+        made, S = _pair("S", prediction, target)
+        size = _rms(S, (-2, -1))
+        q_hat, made_hat, S_hat = (
+            grid.to_spectral(a / b) for a, b in ((target["q"], _rms(target["q"], (-2, -1))), (made, size), (S, size))
+        )
+        shells = lambda a, b: grid.spectrum(grid.multiplicity * (a.real * b.real + a.imag * b.imag))
+        transfer = lambda a: shells(q_hat[:, None], a[None]) + shells(q_hat[None], a[:, None])
+        W = power(shells(q_hat, q_hat), shells(S_hat, S_hat))
+        held = jnp.finfo(W.dtype).eps * jnp.max(W, -1, keepdims=True) < W
+        w = jnp.where(held, 1 / jnp.where(held, W, 1), 0) * jnp.tri(len(W), dtype=W.dtype)[..., None]
+        T = transfer(S_hat)
+        return jnp.sum(w * (transfer(made_hat) - T) ** 2) / _positive(jnp.sum(w * T**2))
+
+    return metric
+
+
 def resolved(metric: Metric, grid: AbstractGrid, factor: Array) -> Metric:
     """`metric` of fields whose modes are multiplied by `factor` `[l, k]` first, prediction and target alike.
 

@@ -96,7 +96,7 @@ class StraightThrough(AbstractAround):
 
 
 def offline(loss: Loss) -> Objective:
-    """A priori: mean over the batch of loss({"S": lift(closure(fields))}, {"S": S}).
+    """A priori: mean over the batch of loss({"S": lift(closure(fields))}, {"S": S, and the prognostics}).
 
     Batch: the prognostics and the target `S`, each `[batch, layer, y, x]`; other names are left alone. S is a
     tendency (s⁻² for q), to be *added* to the right-hand side, as `coarsen.subgrid_forcing` gives it. An equation with
@@ -119,7 +119,7 @@ def offline(loss: Loss) -> Objective:
                 raise ValueError(f"{label} has shape {target[label].shape}, expected {shape} [layer, y, x] per sample")
             # What a closure leaves alone is the number 0 in `lift`.
             made[label] = equation.grid.to_grid(jnp.zeros_like(state.y[name]) + tendency[name])
-        return jnp.mean(loss(made, target))
+        return jnp.mean(loss(made, fields | target))
 
     def objective(model, batch, key):
         names = _offline_names(model, batch)
