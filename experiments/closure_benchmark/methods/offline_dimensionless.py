@@ -7,7 +7,7 @@ from experiments.closure_benchmark.training import offline
 from hybridgcm import closures, metrics, nn
 
 TRANSFERS = 0.2
-"""Weight of the transfers. Of 0, .2 and 1, tried with one seed against the tuning climate, it had the best free runs."""
+"""Weight of the transfers: of 0, .2 and 1, tried with one seed, that whose free runs had the best tuning climate."""
 
 
 def closure(problem, seed, folder):
