@@ -72,7 +72,7 @@ def row(root: Path, config, name: str, method: Method, seed: int, trained_on: st
     sets = open_data(root, config.truths, system)
     with Run(folder, config) as run:
         about = {
-            "system": system.name, "method": method.name, "title": method.title, "seed": seed, "kind": "closure",
+            "system": system.name, "method": method.name, "title": method.title, "seed": seed,
             "seeded": method.seeds,
             "trained_on": trained_on and system_of(trained_on).name, "data": sets.version, "protocol": VERSION,
             "code": code_version(), "environment": environment(), "date": time.strftime("%Y-%m-%d"),
