@@ -1,0 +1,14 @@
+"""Dimensionless CNN online, loss of energies against the error without closure, 3,300 weights."""
+
+from experiments.closure_benchmark.methods.offline_dimensionless import closure as offline_dimensionless
+from experiments.closure_benchmark.training import energies, online
+
+FRAMES = 12
+"""8 h apart: four days."""
+
+
+def closure(problem, seed, folder):
+    """That of offline_dimensionless, trained on as in online_energies."""
+    start = offline_dimensionless(problem, seed, problem.beside("offline_dimensionless", seed, folder))
+    loss = energies(problem, FRAMES)
+    return online(problem, start, seed, folder / "online", frames=(FRAMES,), steps=(250,), loss=loss)
