@@ -42,6 +42,14 @@ def slope(sizes, errors):
     return float(np.polyfit(np.log(sizes), np.log(errors), 1)[0])
 
 
+def cnn(inputs, outputs, seed, activation=jnp.tanh):
+    """A CNN of two 3 × 3 layers, smooth, its last layer not zero as that of an untrained one is."""
+    keys = jax.random.key(seed), jax.random.key(seed + 1)
+    net = hg.nn.CNN((inputs, 4, outputs), (3, 3), key=keys[0], activation=activation)
+    last = jax.random.normal(keys[1], net.weights[-1].shape) / 6
+    return eqx.tree_at(lambda net: net.weights[-1], net, last)
+
+
 @eqx.filter_jit
 def _advance(model, state, steps):
     return jax.lax.fori_loop(0, steps, lambda _, s: model.step(s), state)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import double, eddies, error, run, same_bits, wave
+from helpers import cnn, double, eddies, error, run, same_bits, wave
 
 import hybridgcm as hg
 from hybridgcm import closures
@@ -25,25 +25,12 @@ NORMAL = (RMS, (1.2e-10, 1.2e-11))  # rms of q and of its gradient per layer, s-
 
 def network(outputs=("q",), scale=(2e-11, 2e-12)):
     """A CNN closure with a smooth activation and a last layer that is not zero."""
-    net = CNN((2, 4, 2 * len(outputs)), (3, 3), key=jr.key(3), activation=jnp.tanh)
-    last = jr.normal(jr.key(4), net.weights[-1].shape) / 6
-    net = eqx.tree_at(lambda net: net.weights[-1], net, last)
-    return NetworkClosure(net, ("q",), outputs, RMS, scale * len(outputs))
+    return NetworkClosure(cnn(2, 2 * len(outputs), 3), ("q",), outputs, RMS, scale * len(outputs))
 
 
 def flow():
     """A sampler whose noise is carried by a velocity of the fields, the state of the flow and its time."""
-    net = CNN((2 + 2 + 1, 4, 2), (3, 3), key=jr.key(5), activation=jnp.tanh)
-    last = jr.normal(jr.key(6), net.weights[-1].shape) / 6
-    net = eqx.tree_at(lambda net: net.weights[-1], net, last)
-    return NetworkClosure(FlowMatching(net, 2), ("q",), ("q",), RMS, (2e-11, 2e-12))
-
-
-def dimensionless():
-    """A network for all layers whose last convolution is not zero."""
-    net = CNN((6, 4, 1), (3, 3), key=jr.key(8), activation=jnp.tanh)
-    last = jr.normal(jr.key(9), net.weights[-1].shape) / 6
-    return closures.DimensionlessNetwork(eqx.tree_at(lambda net: net.weights[-1], net, last))
+    return NetworkClosure(FlowMatching(cnn(2 + 2 + 1, 2, 5), 2), ("q",), ("q",), RMS, (2e-11, 2e-12))
 
 
 CLOSURES = {
@@ -52,7 +39,7 @@ CLOSURES = {
     "ZannaBolton": lambda: ZannaBolton(-4e8),
     "BiharmonicBackscatter": lambda: BiharmonicBackscatter(DEPTH, 0.2, 0.5),
     "NetworkClosure": network,
-    "DimensionlessNetwork": dimensionless,
+    "DimensionlessNetwork": lambda: closures.DimensionlessNetwork(cnn(6, 1, 8)),
     "Sum": lambda: hg.Sum(Leith(0.2), network()),
     "Scaled": lambda: hg.Scaled(Leith(0.5), 0.5),
     "Every": lambda: closures.Every(Leith(0.5), 3),

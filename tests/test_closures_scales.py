@@ -1,16 +1,14 @@
 """Closures without a scale of their own: limits, powers of the spacing, filter, symmetry."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import double, eddies, error
+from helpers import cnn, double, eddies, error
 
 import hybridgcm as hg
 from hybridgcm.closures import DimensionlessNetwork, QGLeith, ScaleAwareZannaBolton
-from hybridgcm.nn import CNN
 
 RMS = (5e-6, 5e-7)
 
@@ -111,9 +109,7 @@ def test_turned_fields_give_the_turned_forcing(closure):
 
 
 def dimensionless(inputs=6, outputs=1):
-    net = CNN((inputs, 4, outputs), (3, 3), key=jr.key(8), activation=jax.nn.silu)
-    last = jr.normal(jr.key(9), net.weights[-1].shape) / 6
-    return DimensionlessNetwork(eqx.tree_at(lambda net: net.weights[-1], net, last))
+    return DimensionlessNetwork(cnn(inputs, outputs, 8, activation=jax.nn.silu))
 
 
 def test_dimensionless_network_scales_as_advection_and_sees_neither_uniform_flow_nor_other_layers():

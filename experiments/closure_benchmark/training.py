@@ -171,7 +171,7 @@ def energies(problem: Problem, frames: int, apart: int = 2, starts: int = 40):
     small ones; relative errors are decided by the small ones, and those of fields by what no closure can know.
     """
     low, climate, data = problem.model(), problem.data.tuning, problem.data.train
-    rings = slice(1, int(np.sum(climate.kr < climate.limit)))  # the first holds the mean, which has no energy
+    rings = resolved_rings(climate)
     spectrum = metrics.energy_spectrum(low.equation)
     energy = lambda q: jax.lax.map(lambda q: spectrum({"q": q})[..., rings], q)
     each = round(problem.system.flow.frame * apart / low.dt)
@@ -188,6 +188,11 @@ def energies(problem: Problem, frames: int, apart: int = 2, starts: int = 40):
     square, size = (jnp.mean(a, 0) for a in jax.jit(lambda q: jax.lax.map(errors, q))(jnp.asarray(some)))
     scale = square + 1e-8 * size  # to rounding
     return lambda equation: lambda p, t: jnp.mean((energy(p["q"]) - energy(t["q"])) ** 2 / scale)
+
+
+def resolved_rings(climate: metrics.Climate) -> slice:
+    """The rings of its spectra that the filter leaves alone, without the first: it holds the mean, with no energy."""
+    return slice(1, int(np.sum(climate.kr < climate.limit)))
 
 
 def resolved(metric, low: hg.Model):

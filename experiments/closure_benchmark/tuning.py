@@ -11,7 +11,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.closure_benchmark.methods.backscatter import closure as backscatter
-from experiments.closure_benchmark.training import Problem
+from experiments.closure_benchmark.training import Problem, resolved_rings
 from hybridgcm import checkpoint, metrics
 from hybridgcm.train.objectives import each
 
@@ -30,7 +30,7 @@ def free_statistics(problem: Problem, snapshots: int = 16, runs: int = 2, warm: 
     snapshots = min(snapshots, climate.q.shape[1])
     every = round(problem.system.flow.snapshot / low.dt)
     starts = jnp.asarray(np.stack([part["q"][-1] for part in problem.data.train[:runs]]))
-    rings = slice(1, int(np.sum(climate.kr < climate.limit)))  # the first holds the mean, which has no energy
+    rings = resolved_rings(climate)
     spectrum, flux = metrics.energy_spectrum(low.equation), metrics.energy_flux(low.equation)
 
     def measure(q):

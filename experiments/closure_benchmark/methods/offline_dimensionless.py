@@ -7,7 +7,7 @@ from experiments.closure_benchmark.training import offline
 from hybridgcm import closures, metrics, nn
 
 TRANSFERS = 0.2
-"""Weight of the transfers: of 0, .2 and 1, tried with one seed, that whose free runs had the best tuning climate."""
+"""Weight of the transfers: of 0, .2 and 1 that with the best tuning climate, tried with one seed of a prototype."""
 
 
 def closure(problem, seed, folder):

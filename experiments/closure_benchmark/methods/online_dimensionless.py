@@ -1,10 +1,8 @@
 """Dimensionless CNN online, loss of energies against the error without closure, 3,300 weights."""
 
 from experiments.closure_benchmark.methods.offline_dimensionless import closure as offline_dimensionless
+from experiments.closure_benchmark.methods.online_energies import FRAMES
 from experiments.closure_benchmark.training import energies, online
-
-FRAMES = 12
-"""8 h apart: four days."""
 
 
 def closure(problem, seed, folder):
