@@ -30,6 +30,7 @@ from hybridgcm.equations import Tracers as Tracers
 from hybridgcm.evaluate import evaluate as evaluate
 from hybridgcm.evaluate import survivors as survivors
 from hybridgcm.grids import AbstractGrid as AbstractGrid
+from hybridgcm.grids import Sphere as Sphere
 from hybridgcm.grids import Torus as Torus
 from hybridgcm.models import AbstractModel as AbstractModel
 from hybridgcm.models import Model as Model
@@ -39,7 +40,6 @@ from hybridgcm.rollout import BlewUp as BlewUp
 from hybridgcm.rollout import rollout as rollout
 from hybridgcm.rollout import stream as stream
 from hybridgcm.steppers import AB3 as AB3
-from hybridgcm.steppers import BPR353 as BPR353
 from hybridgcm.steppers import ETDRK4 as ETDRK4
 from hybridgcm.steppers import RK4 as RK4
 from hybridgcm.steppers import SIL3 as SIL3

@@ -67,7 +67,7 @@ def environment() -> dict:
         "code": code_version(),
         "x64": bool(jax.config.jax_enable_x64),
         "matmul precision": str(jax.config.jax_default_matmul_precision),
-        "device": f"{device.platform} {device.device_kind}",
+        "device": " ".join(dict.fromkeys([device.platform, device.device_kind])),
         "devices": jax.device_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }

@@ -21,7 +21,7 @@ def table(dtype=jnp.float64):
         "AB3": hg.AB3(),
         "RK4": hg.RK4(),
         "SIL3": hg.SIL3(),
-        "BPR353": hg.BPR353(),
+        "BPR353": hg.steppers.BPR353(),
         "ETDRK4": hg.ETDRK4(),
         "Leapfrog": hg.SemiImplicitLeapfrog(),
         "Diffrax": hg.steppers.FromDiffrax(diffrax.Bosh3()),

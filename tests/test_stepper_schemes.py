@@ -184,7 +184,7 @@ def test_bpr353_meets_the_order_conditions_of_third_order_also_those_that_couple
 
 
 WAVES = double(8, 2 * np.pi)
-SCHEMES = [hg.SIL3(), hg.BPR353(), hg.SemiImplicitLeapfrog(robert=0.0), hg.SemiImplicitLeapfrog()]
+SCHEMES = [hg.SIL3(), hg.steppers.BPR353(), hg.SemiImplicitLeapfrog(robert=0.0), hg.SemiImplicitLeapfrog()]
 every_scheme = pytest.mark.parametrize("stepper", SCHEMES, ids=lambda s: type(s).__name__)
 
 

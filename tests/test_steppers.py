@@ -47,7 +47,7 @@ def measured_order(stepper, time, counts, exact, **kwargs):
 ORDERS = [
     (hg.RK4(), (16, 32, 64)),
     (hg.SIL3(), (32, 64, 128)),
-    (hg.BPR353(), (32, 64, 128)),
+    (hg.steppers.BPR353(), (32, 64, 128)),
     (hg.ETDRK4(), (16, 32, 64)),
     (hg.SemiImplicitLeapfrog(), (64, 128, 256)),
     (hg.SemiImplicitLeapfrog(robert=0.0), (64, 128, 256)),
@@ -124,7 +124,7 @@ STAGED = {
     "RK4": (hg.RK4(), 4),
     "ETDRK4": (hg.ETDRK4(), 4),
     "SIL3": (hg.SIL3(), 2),
-    "BPR353": (hg.BPR353(), 3),
+    "BPR353": (hg.steppers.BPR353(), 3),
     "Diffrax": (hg.steppers.FromDiffrax(diffrax.Bosh3()), 3),
 }
 

@@ -42,7 +42,7 @@ def steppers() -> dict:
         "AB3": (hg.AB3(), (256, 512, 1024)),
         "RK4": (hg.RK4(), (16, 32, 64)),
         "SIL3": (hg.SIL3(), (64, 128, 256)),
-        "BPR353": (hg.BPR353(), (32, 64, 128)),
+        "BPR353": (hg.steppers.BPR353(), (32, 64, 128)),
         "ETDRK4": (hg.ETDRK4(), (16, 32, 64)),
         "SemiImplicitLeapfrog, no filter": (hg.SemiImplicitLeapfrog(robert=0.0), (64, 128, 256)),
         "SemiImplicitLeapfrog, RAW": (hg.SemiImplicitLeapfrog(), (64, 128, 256)),

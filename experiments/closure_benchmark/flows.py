@@ -183,7 +183,7 @@ class OneLayer(AbstractTorusFlow):
     def model(self, n: int, dt: float, closure=None) -> hg.Model:
         grid = hg.Torus(n, self.length, dealias=3 / 2)
         flow = hg.QuasiGeostrophic.navier_stokes(grid, viscosity=self.viscosity, drag=self.drag, beta=self.beta)
-        return hg.Model(flow, hg.BPR353(), closure, dt=dt, forcing=self.forcing(dt))
+        return hg.Model(flow, hg.steppers.BPR353(), closure, dt=dt, forcing=self.forcing(dt))
 
     def start(self, member: int, n: int) -> dict:
         grid = self.grid(n)

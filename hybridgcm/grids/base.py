@@ -119,3 +119,13 @@ class AbstractGrid(eqx.Module):
     @abc.abstractmethod
     def spectrum(self, density: Float[Array, "*batch l k"]) -> Float[Array, "*batch shell"]:
         """Sum of a per-coefficient density over shells of √−eigenvalue; shell s covers (s ± ½)·Δκ."""
+
+
+def check_dtype(dtype):
+    """Raises `ValueError` for a precision that no grid is built in, or that JAX is not set to."""
+    if jnp.dtype(dtype) == jnp.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            'float64 was asked for, but JAX runs in 32 bit; call jax.config.update("jax_enable_x64", True) first'
+        )
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+        raise ValueError(f"dtype is float32 or float64; got {dtype}")

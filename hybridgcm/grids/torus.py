@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Hat, OnGrid, OtherHat
-from hybridgcm.grids.base import AbstractGrid, scale
+from hybridgcm.grids.base import AbstractGrid, check_dtype, scale
 
 
 class Torus(AbstractGrid):
@@ -184,9 +184,4 @@ def _check(ny, nx, ly, lx, dealias, dtype):
         raise ValueError(f"Torus needs a positive length in metres; got (Ly, Lx) = {(ly, lx)}")
     if dealias not in (None, 2 / 3, 3 / 2):
         raise ValueError(f"dealias is None, 2 / 3 or 3 / 2; got {dealias!r}")
-    if jnp.dtype(dtype) == jnp.float64 and not jax.config.jax_enable_x64:
-        raise ValueError(
-            'float64 was asked for, but JAX runs in 32 bit; call jax.config.update("jax_enable_x64", True) first'
-        )
-    if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
-        raise ValueError(f"dtype is float32 or float64; got {dtype}")
+    check_dtype(dtype)
