@@ -75,9 +75,11 @@ def budget(model: Model, state: State) -> dict[str, Array]:
     equation, q = model.equation, state.y["q"]
     if not isinstance(equation, QuasiGeostrophic):
         raise TypeError(f"the energy budget needs a QuasiGeostrophic equation, got {type(equation).__name__}")
-    if any(part is not None for part in (equation.V, equation.profile, equation.topography)):
+    parts = equation.V, equation.profile, equation.topography, equation.relaxation
+    if any(part is not None for part in parts) or equation.drag.ndim:
         raise ValueError(
-            "the energy budget knows a mean flow U alone; it lacks the terms of V, a profile and topography"
+            "the energy budget knows a mean flow U and a uniform drag; it lacks the terms of V, a profile, topography, "
+            "relaxation and a field of drag"
         )
     grid, h = equation.grid, equation.thickness
     psi = equation.invert(q)

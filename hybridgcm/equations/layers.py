@@ -112,3 +112,27 @@ def stretching(thickness: Numbers, strength: np.ndarray) -> np.ndarray:
             S[i + 1, i] += s / H[i + 1]
             S[i + 1, i + 1] -= s / H[i + 1]
     return S
+
+
+def check(grid, layers, stretching, U, V, profile, topography, drag):
+    """Raises `ValueError` for parts of a layered quasi-geostrophic flow whose shapes do not agree."""
+    if stretching.shape != (layers, layers) or U.shape != (layers,):
+        raise ValueError(
+            f"{layers} thicknesses need stretching {(layers, layers)} and U {(layers,)}; "
+            f"got {stretching.shape} and {U.shape}"
+        )
+    if V is not None and V.shape != (layers,):
+        raise ValueError(f"{layers} layers need V {(layers,)}; got {V.shape}")
+    if profile is not None and profile.shape[1] != grid.shape[0]:
+        raise ValueError(
+            f"a zonal profile U has shape (layers, ny) = {(layers, grid.shape[0])}, on the points of the grid; "
+            f"got {profile.shape[:2]}"
+        )
+    if grid.uniform_eigenvalue and (V is not None or np.shape(topography) == (2,)):
+        raise ValueError("a sphere has neither a uniform meridional flow V nor a plane slope of the bottom")
+    if np.shape(drag) not in ((), tuple(grid.shape)):
+        raise ValueError(f"drag is a number or a field {tuple(grid.shape)} [y, x]; got shape {np.shape(drag)}")
+    if topography is not None and np.shape(topography) not in ((2,), tuple(grid.shape)):
+        raise ValueError(
+            f"topography is a field {tuple(grid.shape)} [y, x] or a slope (2,); got shape {np.shape(topography)}"
+        )

@@ -13,29 +13,35 @@ from hybridgcm.equations.base import AbstractEquation, reference_eigenvalue, rou
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
 
+DAY = 86400.0
+
 
 class QuasiGeostrophic(AbstractEquation):
-    """∂q/∂t = −(u + U)·∇(q + δ_N η) − u·∇Q − δ_N drag ∇²ψ − D q,   q = ∇²ψ + Sψ,   u = (−∂ψ/∂y, ∂ψ/∂x).
+    """∂q/∂t = −(u + U)·∇(q + δ_N η) − u·∇Q − δ_N ∇·(k ∇ψ) − r Sψ − D q,  q = ∇²ψ + Sψ,  u = (−∂ψ/∂y, ∂ψ/∂x).
 
     q `[layer, y, x]` in s⁻¹, top layer first, is the anomaly about a mean flow U = (U, V), m s⁻¹, that is maintained
     and whose potential vorticity has the gradients Qy = β − S U and Qx = S V, m⁻¹ s⁻¹. U is a number, one per layer or
     a zonal profile `[layer, y]` on the points of the grid, which adds −U_yy to Qy; V is a number, one per layer or
     absent.
     `topography` acts on the lowest layer N: η = f h/H_N on the grid `[y, x]` in s⁻¹, h the height of the bottom, or
-    the gradient (η_x, η_y) of a plane slope, m⁻¹ s⁻¹. `drag` (s⁻¹, positive damps) acts on the relative vorticity of
-    layer N. D = (λ/λ₀)^order / tau, s⁻¹, λ the eigenvalue of −∇²: waves of
-    eigenvalue λ₀ = (π/scale)² decay at the rate 1/tau (s). `scale` is half a wavelength, m; by default that of
-    the smallest resolved wave. A rate depends on neither time step nor, at given `scale`, resolution. It is the
-    only implicit term. pyqg's per-step filter is not part of the equation: see `Filtered`.
+    the gradient (η_x, η_y) of a plane slope, m⁻¹ s⁻¹. `drag` k (s⁻¹, positive damps), a number or a field `[y, x]`,
+    acts on the velocity of layer N; `relaxation` r (s⁻¹), if given, on the temperature, i.e. the stretching.
+    D = (λ/λ₀)^order / tau, s⁻¹, λ the eigenvalue of −∇²: waves of eigenvalue λ₀ = (π/scale)² decay at the rate 1/tau
+    (s). `scale` is half a wavelength, m; by default that of the smallest resolved wave. A rate depends on neither time
+    step nor, at given `scale`, resolution. It is the only implicit term. pyqg's per-step filter is not part of the
+    equation: see `Filtered`.
     Vallis (2017), doi:10.1017/9781107588417, section 5.3; two layers as in pyqg (Ross et al. 2023,
     doi:10.1029/2022MS003258, equations 1 to 4).
 
-    Ten transforms of a layer per evaluation on two layers: three inverse and two forward each. Profile and topography
-    add none; V or a zonal slope of the bottom add one.
+    On a sphere, where u = −(1/a) ∂ψ/∂φ and so on, a number U is the speed at the equator of solid rotation, U cos φ,
+    `beta` is 2Ω/a (`Sphere.beta`), and both stay linear terms; V and plane slopes do not exist.
 
-    Trainable: `beta`, `U` (of a profile: its mean over y), `V`, `topography`, `drag`, `tau`. Fixed at construction:
-    `stretching` S `[layer, layer]`, m⁻², its inverse operator, `thickness` (fractions of the depth, sum one), the
-    `profile` of U about its mean with its potential vorticity, and the shape of D. Profile and topography are
+    Ten transforms of a layer per evaluation on two layers: three inverse and two forward each. Profile, topography
+    and a field of drag add none; V or a zonal slope of the bottom add one.
+
+    Trainable: `beta`, `U` (of a profile: its uniform part), `V`, `topography`, `drag`, `relaxation`, `tau`. Fixed at
+    construction: `stretching` S `[layer, layer]`, m⁻², its inverse operator, `thickness` (fractions of the depth, sum
+    one), the rest of the `profile` with its potential vorticity, and the shape of D. Profile and topography are
     projected on the resolved modes.
 
     Raises `ValueError` for shapes that do not agree and for negative `drag` or `tau`.
@@ -51,7 +57,8 @@ class QuasiGeostrophic(AbstractEquation):
     V: Float[Array, " layer"] | None
     profile: tuple[Float[Array, "layer y x"], Float[Array, "layer y x"]] | None
     topography: Float[Array, "y x"] | Float[Array, "2"] | None
-    drag: Float[Array, ""]
+    drag: Float[Array, "*points"]
+    relaxation: Float[Array, ""] | None
     tau: Float[Array, ""]
     roughness: Float[Array, "*modes"]
     layers: int = eqx.field(static=True)
@@ -66,7 +73,8 @@ class QuasiGeostrophic(AbstractEquation):
         U: Numbers = 0.0,
         V: Numbers | None = None,
         topography=None,
-        drag: float = 0.0,
+        drag: Numbers = 0.0,
+        relaxation: float | None = None,
         tau: float = np.inf,
         order: int = 4,
         scale: float | None = None,
@@ -78,15 +86,23 @@ class QuasiGeostrophic(AbstractEquation):
         layers = len(thickness)
         U, V = (a if a is None else _per_layer(a, layers) for a in (U, V))
         profile = U[:, :, None] if U.ndim == 2 else None
-        U = U.mean(1) if U.ndim == 2 else U
-        _check(grid, layers, stretching, U, V, profile, topography)
-        if not (drag >= 0 and tau > 0):
-            raise ValueError(f"positive numbers damp: drag >= 0 (s-1) and tau > 0 (s); got drag={drag}, tau={tau}")
+        uniform = np.asarray(grid.uniform_flow, float)
+        U = U if profile is None else U.mean(1)
+        stack.check(grid, layers, stretching, U, V, profile, topography, drag)
+        if not (np.min(drag) >= 0 and (relaxation or 0) >= 0 and tau > 0):
+            raise ValueError(
+                f"positive numbers damp: drag >= 0 and relaxation >= 0 (s-1), tau > 0 (s); "
+                f"got drag={np.min(drag)}, relaxation={relaxation}, tau={tau}"
+            )
+        if profile is not None:
+            weight = np.broadcast_to(np.asarray(grid.weights, float) * uniform, grid.shape)
+            U = (weight * profile).sum((1, 2)) / (weight * uniform).sum()
         put = lambda a: jnp.asarray(np.asarray(a, float), grid.eigenvalues.dtype)
         self.grid, self.layers = grid, layers
         self.stretching, self.thickness, self.U = put(stretching), put(thickness / thickness.sum()), put(U)
         self.V = None if V is None else put(V)
         self.beta, self.drag, self.tau = put(beta), put(drag), put(tau)
+        self.relaxation = None if relaxation is None else put(relaxation)
         self.inverse = put(stack.inversion(np.asarray(grid.eigenvalues, float), stretching))
         self.roughness = put(roughness(grid, order, scale))
         project = lambda a: grid.to_grid(grid.to_spectral(put(a)))
@@ -94,7 +110,7 @@ class QuasiGeostrophic(AbstractEquation):
         self.topography = project(topography) if field else None if topography is None else put(topography)
         self.profile = None
         if profile is not None:
-            zonal = np.broadcast_to(profile - profile.mean(1, keepdims=True), (layers, *grid.shape))
+            zonal = np.broadcast_to(profile - U[:, None, None] * uniform, (layers, *grid.shape))
             psi_hat = grid.inverse_laplacian(grid.curl(put(zonal), put(0 * zonal)))
             self.profile = grid.velocity(psi_hat)[0], grid.to_grid(self.potential_vorticity(psi_hat))
 
@@ -152,10 +168,29 @@ class QuasiGeostrophic(AbstractEquation):
         rate = viscosity * reference_eigenvalue(grid, kwargs.get("scale")) ** order
         return cls(grid, [[0.0]], [1.0], drag=drag, tau=1 / rate if rate else np.inf, order=order, **kwargs)
 
+    @classmethod
+    def qg3(cls, grid, *, radii=(7e5, 4.5e5), rotation=7.292e-5, orography=None, land=None, tau=2 * DAY, **kwargs):
+        """Marshall and Molteni's three levels, 200, 500 and 800 hPa, on a sphere; the forcing S is the model's.
+
+        q is the potential vorticity without f: dq/dt = −J(ψ, q) − (2Ω/a²) ∂ψ/∂λ − ..., so waves go west. `radii` of
+        deformation (m) between the levels; f h/9 km in the lowest for `orography` h (m, `[y, x]`). Unless given:
+        temperature `relaxation` 1/(25 days), Ekman `drag` k = (1 + .5 `land` + .5 (1 − exp(−h/1 km)))/(3 days), `land`
+        a mask or fraction, and hyperdiffusion ∇⁸ of q with `tau` 2 days at the truncation.
+        Marshall and Molteni (1993), doi:10.1175/1520-0469(1993)050<1792:TADUOP>2.0.CO;2.
+        """
+        upper, lower = (float(r) ** -2 for r in radii)
+        S = [[-upper, upper, 0], [upper, -upper - lower, lower], [0, lower, -lower]]
+        h = np.zeros(grid.shape) if orography is None else np.asarray(orography, float)
+        roughness = 0.5 * (0 if land is None else np.asarray(land, float)) + 0.5 * (1 - np.exp(-np.maximum(h, 0) / 1e3))
+        if orography is not None:
+            kwargs["topography"] = np.asarray(grid.coriolis(rotation), float) * h / 9e3
+        kwargs = {"relaxation": 1 / (25 * DAY), "drag": (1 + roughness) / (3 * DAY)} | kwargs
+        return cls(grid, S, np.ones(3), beta=grid.beta(rotation), tau=tau, **kwargs)
+
     @property
     def Qy(self) -> Float[Array, " layer"]:
         """Gradient of the mean potential vorticity in y, β − S U + δ_N η_y, m⁻¹ s⁻¹, U without its profile."""
-        Qy = self.beta - self.stretching @ self.U
+        Qy = self.beta - self.stretching @ self.U - self.grid.uniform_eigenvalue * self.U
         return Qy + self._bottom * self.topography[1] if self._slope else Qy
 
     @property
@@ -169,7 +204,7 @@ class QuasiGeostrophic(AbstractEquation):
     @property
     def mean_flow(self) -> tuple[Array, Array]:
         """(U, V), m s⁻¹, to be added to fields `[layer, y, x]`."""
-        U = self.U[:, None, None] if self.profile is None else self.U[:, None, None] + self.profile[0]
+        U = self.U[:, None, None] * self.grid.uniform_flow + (0 if self.profile is None else self.profile[0])
         return U, jnp.zeros_like(U) if self.V is None else self.V[:, None, None]
 
     @property
@@ -196,7 +231,6 @@ class QuasiGeostrophic(AbstractEquation):
         psi_hat = self.invert(q_hat)
         u, v, q = self.grid.synthesise(psi_hat, q_hat)
         per_layer = lambda a: stack.column(a, q_hat)
-        friction = per_layer(self._bottom * self.drag) * self.grid.eigenvalues
         zonal = scaled(per_layer(self.Qy), psi_hat)
         if self.profile is None and self.topography is None and self.V is None:
             # A uniform zonal flow stays spectral: exact, and free of products on the grid.
@@ -204,7 +238,15 @@ class QuasiGeostrophic(AbstractEquation):
             flux = u * q, v * q
         else:
             flux = self._flux(u, v, q, psi_hat)
-        return {"q": -(self.grid.divergence(*flux) + self.grid.zonal_derivative(zonal) + scaled(friction, psi_hat))}
+        friction = 0.0
+        if self.drag.ndim:  # its flux k ∇ψ goes through the same transforms
+            k = stack.column(self._bottom, u) * self.drag
+            flux = flux[0] + k * v, flux[1] - k * u
+        else:
+            friction = scaled(per_layer(self._bottom * self.drag) * self.grid.eigenvalues, psi_hat)
+        if self.relaxation is not None:
+            friction = friction + scaled(self.relaxation, stack.couple(self.stretching, psi_hat))
+        return {"q": -(self.grid.divergence(*flux) + self.grid.zonal_derivative(zonal) + friction)}
 
     def _flux(self, u: OnGrid, v: OnGrid, q: OnGrid, psi_hat: Hat) -> tuple[OnGrid, OnGrid]:
         """Flux of potential vorticity with the mean flow, but for the part −Qy ∂ψ/∂x that stays spectral."""
@@ -247,22 +289,3 @@ class QuasiGeostrophic(AbstractEquation):
 def _per_layer(a, layers: int) -> np.ndarray:
     """A number for all layers, or an array as it is."""
     return np.full(layers, float(a)) if np.ndim(a) == 0 else np.asarray(a, float)
-
-
-def _check(grid, layers, stretching, U, V, profile, topography):
-    if stretching.shape != (layers, layers) or U.shape != (layers,):
-        raise ValueError(
-            f"{layers} thicknesses need stretching {(layers, layers)} and U {(layers,)}; "
-            f"got {stretching.shape} and {U.shape}"
-        )
-    if V is not None and V.shape != (layers,):
-        raise ValueError(f"{layers} layers need V {(layers,)}; got {V.shape}")
-    if profile is not None and profile.shape[1] != grid.shape[0]:
-        raise ValueError(
-            f"a zonal profile U has shape (layers, ny) = {(layers, grid.shape[0])}, on the points of the grid; "
-            f"got {profile.shape[:2]}"
-        )
-    if topography is not None and np.shape(topography) not in ((2,), tuple(grid.shape)):
-        raise ValueError(
-            f"topography is a field {tuple(grid.shape)} [y, x] or a slope (2,); got shape {np.shape(topography)}"
-        )

@@ -42,6 +42,10 @@ class AbstractGrid(eqx.Module):
     """Quadrature weights per point `[y, x]` or broadcastable to it, summing to one over the grid."""
     spacing: eqx.AbstractVar[Array]
     """Grid spacing Δ that closures scale with, m, 0-d."""
+    uniform_flow: eqx.AbstractVar[Array]
+    """Zonal velocity of a uniform flow of speed one, broadcastable to `[y, x]`; on a sphere it turns as a solid."""
+    uniform_eigenvalue: eqx.AbstractVar[float]
+    """∇²ψ/ψ of the streamfunction of that flow, m⁻²: zero where y is a straight coordinate."""
 
     @abc.abstractmethod
     def to_grid(self, a_hat: Hat) -> OnGrid:
@@ -61,7 +65,7 @@ class AbstractGrid(eqx.Module):
 
     @abc.abstractmethod
     def zonal_derivative(self, a_hat: Hat) -> Hat:
-        """Spectral ∂a/∂x, for terms that are linear in the zonal direction (β, mean flow)."""
+        """Spectral derivative along a uniform zonal flow of speed one, for linear terms (β, mean flow): ∂a/∂x."""
 
     @abc.abstractmethod
     def curl_and_divergence(self, u: OnGrid, v: OnGrid) -> tuple[Hat, Hat]:

@@ -14,6 +14,8 @@ PRODUCTS = {"linear": 2, "quadratic": 3, "cubic": 4}
 """Degree of the polynomials that the quadrature must integrate, in units of the truncation."""
 EARTH = 6.371e6
 """Mean radius of the Earth, m."""
+ROTATION = 7.292e-5
+"""Angular velocity of the Earth, rad s⁻¹."""
 
 
 class Sphere(AbstractGrid):
@@ -103,6 +105,25 @@ class Sphere(AbstractGrid):
         T = self.truncation
         parity = np.repeat([0, 1], T + 1)[:, None]
         return _orders(T) + 2 * np.arange((T + 3) // 2) + parity
+
+    @property
+    def uniform_flow(self) -> Array:
+        """cos φ `[y, 1]`: solid rotation with speed one at the equator."""
+        return 1 / (self.radius * self.secant)
+
+    @property
+    def uniform_eigenvalue(self) -> float:
+        """−2/a²: ψ = −a sin φ is a harmonic of degree one."""
+        return -2 / self.radius**2
+
+    def coriolis(self, rotation: float = ROTATION) -> Float[Array, "y x"]:
+        """f = 2Ω sin φ, s⁻¹, for Ω the `rotation` in rad s⁻¹."""
+        f = 2 * rotation * np.sin(np.radians(self.latitude))
+        return jnp.asarray(np.broadcast_to(f[:, None], self.shape), self.dtype)
+
+    def beta(self, rotation: float = ROTATION) -> float:
+        """∂f/∂y = 2Ω/a at the equator, m⁻¹ s⁻¹; elsewhere times cos φ, which `zonal_derivative` knows."""
+        return 2 * rotation / self.radius
 
     @property
     def latitude(self) -> np.ndarray:

@@ -91,6 +91,16 @@ class Torus(AbstractGrid):
         return np.arange(self.shape[0]) * (self.length[0] / self.shape[0])
 
     @property
+    def uniform_flow(self) -> Array:
+        """One everywhere."""
+        return jnp.ones((), self.dtype)
+
+    @property
+    def uniform_eigenvalue(self) -> float:
+        """Zero: no vorticity in it."""
+        return 0.0
+
+    @property
     def wavenumber(self) -> np.ndarray:
         """κ of the shells of `spectrum`, rad m⁻¹."""
         ly, lx = self.length
