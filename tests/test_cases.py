@@ -1,0 +1,125 @@
+"""Standard cases on the sphere: Williamson's, Galewsky's, Rossby-Haurwitz and gravity waves, with exact answers."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import error, run, slope
+
+import hybridgcm as hg
+from hybridgcm import cases
+
+DAY = 86400.0
+
+
+def sphere(truncation=42, dtype=jnp.float64):
+    return hg.Sphere(truncation, cases.RADIUS, dtype=dtype)
+
+
+def after(case, days, dt, stepper=None):
+    """(model, state) after that many days."""
+    model = hg.Model(case.equation, hg.SIL3() if stepper is None else stepper, dt=dt)
+    return model, run(model, model.encode(case.start), round(days * DAY / dt))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.05, np.pi / 2])
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float64, 1e-14), (jnp.float32, 3.3e-7)])
+def test_williamson_2_is_steady(angle, dtype, bound):
+    """Five days at T42; dinosaur: 2.6e-14 and 3.3e-7 in l2 of h."""
+    case = cases.williamson2(sphere(dtype=dtype), angle)
+    model, state = after(case, 5, 600.0)
+    found = cases.norms(case.equation.grid, *(cases.height(case.equation, f) for f in (model.view(state), case.start)))
+    assert float(found["l2"][0]) < bound, found
+    assert float(found["linf"][0]) < 10 * bound, found
+
+
+def test_williamson_5_converges_and_keeps_its_mass():
+    """T21 and T31 against T42 after five days; T42 itself is 1.9e-4 from T85 (dinosaur: 3.1e-4)."""
+    fine = sphere(42)
+    heights = []
+    for truncation in (21, 31, 42):
+        grid = sphere(truncation)
+        case = cases.williamson5(grid)
+        model, state = after(case, 5, 900.0)
+        assert abs(float(state.y["phi"][0, 0, 0].real)) < 1e-15 * float(case.equation.mean[0])
+        surface = state.y["phi"] + grid.to_spectral(case.equation.topography)
+        heights.append(fine.to_grid(grid.resize(surface, fine)) + case.equation.mean[0])
+    l2 = [float(cases.norms(fine, h, heights[-1])["l2"][0]) for h in heights[:-1]]
+    assert l2[0] < 2e-3 and l2[1] < 0.7 * l2[0], l2
+
+
+def test_williamson_1_carries_the_bell_around():
+    errors = []
+    for truncation in (21, 42):
+        case = cases.williamson1(sphere(truncation), 0.05)
+        model, state = after(case, 12, 1200.0, hg.RK4())
+        norms = cases.norms(case.equation.grid, model.view(state)["c"], case.exact(12 * DAY)["c"])
+        errors.append(float(norms["l2"][0]))
+        assert error(model.view(state)["q"], case.start["q"]) < 1e-12  # solid rotation is steady about any axis
+    assert errors[1] < 0.02 and errors[1] < errors[0] / 4, errors
+
+
+def test_williamson_6_turns_at_nearly_the_barotropic_speed():
+    """Wave number 4 after five days: 12.2 degrees a day less what divergence takes, its shape kept."""
+    grid = sphere(42)
+    case = cases.williamson6(grid)
+    model, state = after(case, 5, 900.0)
+    rows = np.argwhere((grid.degree == 5) & (np.asarray(grid.order) == 4))[0]
+    place = (slice(None), *rows)
+    start = model.encode(case.start).y["zeta"][place][0]
+    now = state.y["zeta"][place][0]
+    turned = -np.degrees(np.angle(now / start)) % 360 / 4
+    candidates = turned + 90 * np.arange(3)
+    speed = candidates[np.argmin(np.abs(candidates / 5 - 12))] / 5
+    assert 10.5 < speed < 12.2, speed
+    assert abs(abs(now / start) - 1) < 0.05
+
+
+def test_rossby_haurwitz_is_exact_in_barotropic_flow():
+    case = cases.rossby_haurwitz(sphere(21))
+    model, state = after(case, 2, 600.0, hg.RK4())
+    assert error(model.view(state)["q"], case.exact(2 * DAY)["q"]) < 1e-10
+
+
+@pytest.mark.parametrize(("degree", "hours"), [(1, 25.11), (2, 14.50), (3, 10.25)])
+def test_gravity_waves_have_their_period(degree, hours):
+    case = cases.gravity_wave(sphere(10), degree, 1)
+    period = 2 * np.pi * cases.RADIUS / np.sqrt(degree * (degree + 1) * cases.GRAVITY * 1e4)
+    assert abs(period / 3600 / hours - 1) < 1e-3
+    errors, sizes = [], (5, 10, 20)
+    for steps in sizes:
+        model, state = after(case, period / 4 / DAY, period / 4 / steps, hg.RK4())
+        left = jnp.abs(model.view(state)["phi"] - case.exact(period / 4)["phi"]).max()
+        errors.append(float(left / jnp.abs(case.start["phi"]).max()))  # a wrong phase shows where φ passes zero
+    assert errors[-1] < 1e-6 and abs(-slope(sizes, errors) - 4) < 0.3, errors
+
+
+def test_galewsky_has_its_extremes_and_stays_balanced():
+    """h 9071 to 10158 m; the balanced jet drifts by 8e-6 in five days at T42 (dinosaur: 3.1e-5)."""
+    grid = sphere(42)
+    case = cases.galewsky(grid, perturbed=False)
+    h = cases.height(case.equation, case.start)
+    assert abs(float(h.min()) - 9071) < 1 and abs(float(h.max()) - 10158) < 1
+    assert abs(float(grid.mean(h)[0]) - 1e4) < 1e-6
+    model, state = after(case, 5, 900.0)
+    assert float(cases.norms(grid, cases.height(case.equation, model.view(state)), h)["l2"][0]) < 2e-5
+    bump = cases.height(case.equation, cases.galewsky(grid).start) - h
+    peak = np.unravel_index(np.argmax(np.abs(np.asarray(bump[0]))), grid.shape)
+    assert abs(grid.latitude[peak[0]] - 45) < 3 and grid.longitude[peak[1]] == 0
+
+
+def test_galewsky_becomes_unstable():
+    """The bump grows: after five days the jet is wavy, with vorticity of both signs beyond that of the start."""
+    case = cases.galewsky(sphere(42))
+    model, state = after(case, 5, 900.0)
+    zonal = lambda a: float(jnp.abs(a - a.mean(-1, keepdims=True)).max())
+    assert zonal(model.view(state)["zeta"]) > 20 * zonal(case.start["zeta"]) and bool(
+        jnp.isfinite(state.y["phi"]).all()
+    )
+    assert zonal(model.view(state)["v"]) > 10
+
+
+def test_norms_are_those_of_williamson():
+    grid = sphere(10)
+    a = jnp.ones(grid.shape)
+    found = cases.norms(grid, 1.5 * a, a)
+    assert all(abs(float(value) - 0.5) < 1e-14 for value in found.values())
