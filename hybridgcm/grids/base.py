@@ -79,6 +79,19 @@ class AbstractGrid(eqx.Module):
         """
 
     @abc.abstractmethod
+    def velocity_gradient(self, u: OnGrid, v: OnGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
+        """(u_x, u_y, v_x, v_y) on the grid, s⁻¹: v_x − u_y is the curl, u_x + v_y the divergence, curvature included."""
+
+    @abc.abstractmethod
+    def stress_divergence(
+        self, xx: OnGrid, xy: OnGrid, yy: OnGrid, factor: Float[Array, "l k"] | None = None
+    ) -> tuple[OnGrid, OnGrid]:
+        """Force (∂x τxx + ∂y τxy, ∂x τxy + ∂y τyy) of a symmetric stress, with a `factor` per mode if given.
+
+        Minus the transpose of `velocity_gradient`: it does work at the rate −⟨τ : ∇u⟩.
+        """
+
+    @abc.abstractmethod
     def resize(self, a_hat: Hat, other: "AbstractGrid") -> OtherHat:
         """The same field on the modes of `other`: truncated, or padded with zeros. Sharp, no filter."""
 

@@ -126,6 +126,11 @@ class Sphere(AbstractGrid):
         return 2 * rotation / self.radius
 
     @property
+    def axes(self) -> tuple[str, str]:
+        """Dimensions of a field in files: the names of the properties that hold the places of rows and columns."""
+        return "latitude", "longitude"
+
+    @property
     def latitude(self) -> np.ndarray:
         """Of the rows, degrees north."""
         return np.degrees(np.arcsin(np.float64(legendre.gauss_legendre(self.shape[0])[0])))
@@ -170,6 +175,38 @@ class Sphere(AbstractGrid):
         u, v, *a = self._synthesise(jnp.stack([u_hat, v_hat, *a_hat]))
         return self.secant * u, self.secant * v, *a
 
+    def velocity_gradient(self, u: OnGrid, v: OnGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
+        # Second derivatives of ψ and χ: with P = (∂λλ − sin φ cos φ ∂φ)/cos²φ and Q = (cos φ ∂φ + sin φ) ∂λ/cos²φ,
+        # u_x = Pχ − Qψ and v_x = Pψ + Qχ. Eight transforms.
+        zeta, delta = self.curl_and_divergence(u, v)
+        psi, chi = self.inverse_laplacian(zeta), self.inverse_laplacian(delta)
+        psi_x, chi_x = self._zonal(psi), self._zonal(chi)
+        parts = (
+            self._zonal(chi_x) - self._meridional(psi_x),
+            -psi_x - self._meridional(chi),
+            self._zonal(psi_x) + self._meridional(chi_x),
+            chi_x - self._meridional(psi),
+        )
+        a, b, c, d, zeta, delta = self._synthesise(jnp.stack([*parts, zeta, delta]))
+        sine, square = self._sine, self.secant**2
+        u_x, v_x = square * (a + sine * b), square * (c + sine * d)
+        return u_x, v_x - zeta, v_x, delta - u_x
+
+    def stress_divergence(
+        self, xx: OnGrid, xy: OnGrid, yy: OnGrid, factor: Float[Array, "l k"] | None = None
+    ) -> tuple[OnGrid, OnGrid]:
+        # Its curl and divergence are the stress against second derivatives of every harmonic. Eight transforms.
+        a, b = self.secant**2 * (yy - xx), self.secant**2 * xy
+        found = self._analyse(jnp.stack([a, self._sine * a, b, self._sine * b, xy, yy]))
+        a, sine_a, b, sine_b, xy_hat, yy_hat = found
+        P = lambda f, sine_f: self._zonal(self._zonal(f)) - self._adjoint(sine_f)
+        Q = lambda f, sine_f: -self._adjoint(self._zonal(f)) - self._zonal(sine_f)
+        curl = Q(a, sine_a) + 2 * P(b, sine_b) - self.laplacian(xy_hat)
+        divergence = 2 * Q(b, sine_b) - P(a, sine_a) + self.laplacian(yy_hat)
+        mask = self.mask if factor is None else self.mask * factor
+        potentials = [self.inverse_laplacian(scale(mask, part)) for part in (curl, divergence)]
+        return self.synthesise(potentials[0], potential=potentials[1])
+
     def resize(self, a_hat: Hat, other: "Sphere") -> OtherHat:
         if not isinstance(other, Sphere) or not np.isclose(other.radius, self.radius):
             raise ValueError(f"resize needs a Sphere of radius {self.radius} m, got {other}")
@@ -182,6 +219,11 @@ class Sphere(AbstractGrid):
         flat = density.reshape(-1, density.shape[-2] * density.shape[-1])
         total = lambda row: jax.ops.segment_sum(row, self.degree.ravel(), self.truncation + 1)
         return jax.vmap(total)(flat).reshape(*density.shape[:-2], self.truncation + 1)
+
+    @property
+    def _sine(self) -> Float[Array, "y 1"]:
+        """sin φ."""
+        return jnp.asarray(np.sin(np.radians(self.latitude))[:, None], self.dtype)
 
     @property
     def _triangle(self) -> tuple[int, int]:

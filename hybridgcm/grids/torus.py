@@ -81,6 +81,11 @@ class Torus(AbstractGrid):
         return self.k.dtype
 
     @property
+    def axes(self) -> tuple[str, str]:
+        """Dimensions of a field in files: the names of the properties that hold the places of rows and columns."""
+        return "y", "x"
+
+    @property
     def x(self) -> np.ndarray:
         """Zonal coordinate of the points, m."""
         return np.arange(self.shape[1]) * (self.length[1] / self.shape[1])
@@ -144,6 +149,18 @@ class Torus(AbstractGrid):
         if potential is not None:
             u_hat, v_hat = u_hat + _times_i(self.k, potential), v_hat + _times_i(self.l, potential)
         return self._each(self.to_grid, u_hat, v_hat, *a_hat)
+
+    def velocity_gradient(self, u: OnGrid, v: OnGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
+        x, y = self.gradient(self.to_spectral(jnp.stack([u, v])))
+        return x[0], y[0], x[1], y[1]
+
+    def stress_divergence(
+        self, xx: OnGrid, xy: OnGrid, yy: OnGrid, factor: Float[Array, "l k"] | None = None
+    ) -> tuple[OnGrid, OnGrid]:
+        # Two calls, not one on a stack: no slower where a grid batches, and else XLA merges the transform of τxy.
+        hats = jnp.stack([self.divergence(xx, xy), self.divergence(xy, yy)])
+        force = self.to_grid(hats if factor is None else scale(factor, hats))
+        return force[0], force[1]
 
     def resize(self, a_hat: Hat, other: "Torus") -> OtherHat:
         if not isinstance(other, Torus) or not np.allclose(other.length, self.length):
