@@ -87,7 +87,7 @@ class Store:
                 if dimension not in group:
                     values, about = axis(dimension, size, self._grid, self._coordinates)
                     _coordinate(group, dimension, values, about)
-            _record_array(group, name, a, len(self._time), ("time", *names))
+            _record_array(group, name, a, len(self._time), ("time", *names), attributes(name, self._grid))
         new.rename(self.path)
         sync(self.path.parent)
         return zarr.open_group(self.path, mode="r+")
@@ -136,11 +136,12 @@ def open_store(
     on; records from the attribute `records_complete` on are missing (nan), and `read_store` leaves them out. The
     frames of the first `append` make one file (shard) per variable and so set the layout.
 
-    - `grid`: gives the dimensions (layer, y, x) of fields and the coordinates of the points.
+    - `grid`: gives the dimensions of fields, (layer, y, x) or on a sphere (layer, latitude, longitude), and the points.
     - `keep`: `None` for a new store; else the number of records to keep of an old one, whatever was written after
       them. `time` may be longer than it was.
     - `dimensions`: names of the dimensions after time of variables that are not fields, as {"spectrum": ("layer",
       "wavenumber")}; `coordinates`: values of such dimensions, else an attribute of the grid of that name, else 1, 2...
+      A dimension "pressure" is one of levels in hPa.
     - `attrs`: global attributes: title, provenance (configuration and code hashes).
 
     Raises `FileExistsError` for an old store without `keep`, `ValueError` if it does not have these records.
@@ -195,7 +196,7 @@ def to_dataset(fields: Mapping, grid, time=None, *, dimensions=None, coordinates
         for dimension, size in zip(names, a.shape[len(lead) :], strict=True):
             values, about = axis(dimension, size, grid, coordinates or {})
             variables[dimension] = xr.Variable((dimension,), values, about)
-        variables[name] = xr.Variable((*lead, *names), a, attributes(name))
+        variables[name] = xr.Variable((*lead, *names), a, attributes(name, grid))
     if lead:
         variables["time"] = xr.Variable(lead, np.asarray(time, np.float64), CALENDAR)
     coordinates = {name: variables.pop(name) for name in [n for n, v in variables.items() if v.dims == (n,)]}
@@ -243,7 +244,7 @@ def _coordinate(group, name: str, values: np.ndarray, about: dict):
     array[:] = values
 
 
-def _record_array(group, name: str, a: np.ndarray, records: int, dimensions: tuple):
+def _record_array(group, name: str, a: np.ndarray, records: int, dimensions: tuple, about: dict):
     """An empty array for `records` records like those of `a`: one inner chunk each, one shard per append."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -259,7 +260,7 @@ def _record_array(group, name: str, a: np.ndarray, records: int, dimensions: tup
         fill_value=np.nan if a.dtype.kind == "f" else 0,
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
         dimension_names=dimensions,
-        attributes=attributes(name),
+        attributes=about,
     )
 
 

@@ -9,6 +9,8 @@ from hybridgcm._typing import VARIABLES
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#7F3C8D", "#6B6B00", "#0072B2", "#D55E00")
 """Colours that stay apart for colour-blind readers: Okabe and Ito (2008), and two dark ones."""
+LATITUDES = (-90, -60, -30, 0, 30, 60, 90)
+"""Ticks of an axis of latitude, degrees north."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -19,8 +21,10 @@ def unit(units: str, power: int = 0) -> str:
 
 
 def label(name: str, power: int = 0) -> str:
-    """Axis label of a variable: `label("q", -5)` gives "q (10⁻⁵ s⁻¹)"; a name without units stays as it is."""
-    return f"{name} ({unit(VARIABLES[name].units, power)})" if name in VARIABLES else name
+    """Axis label of a variable: `label("q", -5)` gives "q (10⁻⁵ s⁻¹)"; other names only get the power."""
+    if name in VARIABLES:
+        return f"{name} ({unit(VARIABLES[name].units, power)})"
+    return f"{name} × 10{str(power).translate(_RAISED)}" if power else name
 
 
 def power(value: float) -> int:
@@ -53,13 +57,58 @@ def field(ax, title: str, a, limit: float, cmap, length: float | None = None):
         for text, name in zip(axis.get_ticklabels() if length else (), names):
             text.set(**{"ha" if axis is ax.xaxis else "va": name})  # so that no label reaches over to the next panel
     ax.spines[["top", "right"]].set_visible(True)
-    if isinstance(a, str) or not np.isfinite(a).all():
-        text = a if isinstance(a, str) else "not finite"
-        ax.set_facecolor("#F2F2F2")
-        ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8.5, color="#8B1A1A")
+    if absent(ax, a):
         return None
     shades = {"cmap": cmap, "vmin": -limit / scale, "vmax": limit / scale}
     return ax.imshow(np.asarray(a) / scale, origin="lower", extent=(0, side, 0, side), **shades)
+
+
+def globe(ax, title: str, a, limit: float, cmap, latitude, longitude, centre=0):
+    """A map of `[latitude, longitude]`, in degrees and in rising order, as `field` draws those of `[y, x]`.
+
+    The middle is at the longitude `centre`. Colours are interpolated between the points.
+    """
+    west = centre - 180
+    ticks = 60 * np.arange(west // 60 + 1, np.ceil((west + 360) / 60))
+    ax.set(xlim=(west, west + 360), ylim=(-90, 90), aspect="equal")
+    ax.set_xticks(ticks, [compass(x, "EW") for x in ticks])
+    ax.set_yticks(LATITUDES, [compass(y, "NS") for y in LATITUDES])
+    ax.tick_params(labelsize=7.5, length=2.5)
+    ax.set_title(title, fontsize=8.5)
+    ax.spines[["top", "right"]].set_visible(True)
+    if absent(ax, a):
+        return None
+    scale = 10.0 ** power(limit)
+    shades = {"cmap": cmap, "vmin": -limit / scale, "vmax": limit / scale}
+    return ax.pcolormesh(longitude, latitude, np.asarray(a) / scale, shading="gouraud", rasterized=True, **shades)
+
+
+def compass(degrees, names: str) -> str:
+    """A place as it is written on maps: `compass(-60, "NS")` gives "60°S", and -180 or 180 "180°"."""
+    degrees = (degrees + 180) % 360 - 180
+    side = "" if degrees in (0, -180) else names[int(degrees < 0)]
+    return f"{abs(degrees):g}°{side}"
+
+
+def absent(ax, a) -> bool:
+    """Whether there is no field to show: text, or values that are not finite. That is printed in the axes."""
+    if not isinstance(a, str) and np.isfinite(a).all():
+        return False
+    text = a if isinstance(a, str) else "not finite"
+    ax.set_facecolor("#F2F2F2")
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8.5, color="#8B1A1A")
+    return True
+
+
+def profile(ax, latitude, panel: Mapping, styles=None, power: int = 0):
+    """Lines `{label: [latitude]}` over `{label: latitude}` in degrees, in units of 10^`power`."""
+    for name, a in panel.items():
+        a = np.where(np.isfinite(a), a, np.nan) / 10.0**power
+        ax.plot(latitude[name], a, label=name, **properties(styles, name, panel))
+    ax.axhline(0, color="#444444", linewidth=0.7, zorder=1)
+    ax.set(xlim=(-90, 90))
+    ax.set_xticks(LATITUDES, [compass(y, "NS") for y in LATITUDES])
+    ax.grid()
 
 
 def spectrum(ax, wavenumber, panel: Mapping, styles=None, reference: str | None = None):
@@ -82,11 +131,18 @@ def lines(ax, wavenumber, panel: Mapping, styles=None):
             ax.plot(k[k > 0], a[k > 0], label=name, **properties(styles, name, panel))
 
 
-def wavelengths(ax, wavenumber):
-    """A second axis above with the wavelength in km."""
-    km = lambda k: 2e-3 * np.pi / np.maximum(k, 1e-30)
-    above = ax.secondary_xaxis("top", functions=(km, km))
-    ticks = [x for x in (1000, 500, 200, 100, 50, 20, 10) if km(np.max(wavenumber)) <= x <= km(ax.get_xlim()[0])]
+def degrees(wavenumber, radius) -> np.ndarray:
+    """Total degrees l of wavenumbers √(l(l + 1))/radius in rad m⁻¹."""
+    return np.sqrt((np.asarray(wavenumber, float) * radius) ** 2 + 0.25) - 0.5
+
+
+def wavelengths(ax, wavenumber, radius=None):
+    """A second axis above with the wavelength in km; with `radius` in m, of a total degree l: 2π radius/(l + ½)."""
+    shift, scale = (0.5, 2e-3 * np.pi * radius) if radius else (0.0, 2e-3 * np.pi)
+    km, back = lambda k: scale / np.maximum(k + shift, 1e-30), lambda x: scale / np.maximum(x, 1e-30) - shift
+    above = ax.secondary_xaxis("top", functions=(km, back))
+    steps = (20000, 10000, 5000, 2000, 1000, 500, 200, 100, 50, 20, 10)
+    ticks = [x for x in steps if km(np.max(wavenumber)) <= x <= km(ax.get_xlim()[0])]
     above.set_xticks(ticks, [f"{x} km" if x == ticks[0] else f"{x}" for x in ticks], fontsize=7, color="#666666")
     above.set_xticks([], minor=True)
 

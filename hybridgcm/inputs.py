@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hybridgcm import cf
 from hybridgcm._typing import VARIABLES, nearest
 from hybridgcm.data import check_finite
 from hybridgcm.units import conversion
@@ -24,7 +25,7 @@ PLAUSIBLE = {
 """Largest magnitude that a variable may have, in the units of `VARIABLES`. Units that are wrong go beyond it."""
 _AXES = {
     "time": ("T", ("time", "t"), ("time",)),
-    "layer": ("Z", ("layer", "lev", "level", "z", "depth"), ("depth", "height", "air_pressure")),
+    "layer": ("Z", ("layer", "lev", "level", "plev", "pressure", "z", "depth"), ("depth", "height", "air_pressure")),
     "y": ("Y", ("y", "lat", "latitude"), ("projection_y_coordinate", "latitude")),
     "x": ("X", ("x", "lon", "longitude"), ("projection_x_coordinate", "longitude")),
 }
@@ -57,8 +58,9 @@ def read_fields(
     - `limit`: bytes that may be read; larger variables are refused before anything is read.
 
     Axes are recognised by CF attributes or usual names, in any order; those of length one are dropped, points that
-    run the other way or start elsewhere on the periodic grid are put in place. Packed integers, half precision and
-    either byte order are decoded, to double precision unless the file is in single.
+    run the other way or start elsewhere on the periodic grid are put in place (on a sphere rows from the north and
+    longitudes from −180), as are levels of pressure from the bottom up. Packed integers, half precision and either
+    byte order are decoded, to double precision unless the file is in single.
 
     Raises `ValueError`, with what was expected and found, for a missing variable, unknown or other units, values that
     are not finite, missing or implausible, other points than the grid's, another calendar, the first time stamp that
@@ -223,43 +225,38 @@ def _on_grid(name: str, a: np.ndarray, data, dims, axes: dict, grid) -> tuple[np
     single = tuple(i for i, d in enumerate(dims) if d not in keep)
     left = [d for d in dims if d in keep]
     a = np.transpose(a.squeeze(single), [left.index(d) for d in keep])
+    notes = []
     if "layer" not in axes:
         a = np.expand_dims(a, -3)
-    notes = []
-    for number, (role, points, length) in enumerate(zip("yx", (grid.y, grid.x), grid.length), start=-2):
-        points, size = np.asarray(points, np.float64), a.shape[number]
-        if size != len(points):
+    elif axes["layer"] in data.variables and _rises(data[axes["layer"]]):
+        a, notes = np.flip(a, -3), [f"{axes['layer']}: turned, lowest pressure first"]
+    if a.shape[-2:] != tuple(grid.shape):
+        raise ValueError(
+            f"{name} has shape {a.shape}, the grid {tuple(grid.shape)} [{', '.join(cf.axes(grid))}]; interpolate or "
+            "coarsen it first"
+        )
+    for number, role, dimension in zip((-2, -1), "yx", cf.axes(grid)):
+        if axes[role] not in data.variables and cf.is_sphere(grid):
             raise ValueError(
-                f"{name} has shape {a.shape}, the grid {tuple(grid.shape)} [y, x]; interpolate or coarsen it first"
+                f"{axes[role]} of {name} has no coordinate; expected one in {('degrees_north', 'degrees_east')[number]}"
+                ": rows may begin at either pole and columns at any longitude"
             )
         if axes[role] not in data.variables:
             notes.append(f"{axes[role]} has no coordinate: taken for {role} of the grid")
             continue
         coordinate = data[axes[role]]
-        order = _order(name, role, np.asarray(coordinate.values, np.float64), coordinate.attrs, points, float(length))
-        if not np.array_equal(order, np.arange(size)):
+        points = np.asarray(coordinate.values, np.float64)
+        order = cf.order(name, dimension, points, coordinate.attrs.get("units"), grid)
+        if not np.array_equal(order, np.arange(len(points))):
             a = np.take(a, order, axis=number)
             notes.append(f"{axes[role]}: points put in the order of the grid")
     return np.ascontiguousarray(a), notes
 
 
-def _order(name, role, found, attrs, points, length) -> np.ndarray:
-    """Which of the points found stand at those of a periodic grid."""
-    if "units" not in attrs:
-        raise ValueError(f"the coordinate {role} of {name} has no units; expected m (or km ...)")
-    if str(attrs["units"]).startswith("degree"):
-        raise ValueError(f"the coordinate {role} of {name} is in {attrs['units']}, the grid in m: it is no sphere")
-    factor, _ = conversion(str(attrs["units"]), "m")
-    spacing = length / len(points)
-    place = np.mod(found * factor - points[0] + 0.25 * spacing, length) - 0.25 * spacing
-    order = np.argsort(place, kind="stable")
-    apart = np.abs(place[order] - (points - points[0])).max()
-    if not apart < 1e-3 * spacing:
-        raise ValueError(
-            f"the points of {name} along {role} begin at {found[:3] * factor} m, those of the grid at {points[:3]} m, "
-            f"{spacing:g} m apart: up to {apart:.3g} m off; interpolate it to the grid first"
-        )
-    return order
+def _rises(coordinate) -> bool:
+    """Whether levels of pressure are given from the bottom up; layers here count from the top."""
+    pressure = coordinate.attrs.get("standard_name") == "air_pressure" or coordinate.attrs.get("units") in ("hPa", "Pa")
+    return pressure and coordinate.size > 1 and bool((np.diff(np.asarray(coordinate.values, np.float64)) < 0).all())
 
 
 def _check_plausible(name: str, a: np.ndarray, plausible: Mapping, path: Path):

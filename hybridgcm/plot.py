@@ -107,7 +107,7 @@ def fields(panels: Mapping, name: str = "q", *, length: float | None = None, col
     """
     limit = limit or draw.bound(panels.values())
     with style() as Figure:
-        figure, axes = _grid(Figure, panels, columns, (1.75, 1.92), (0.8, 0.2), sharex=True, sharey=True)
+        figure, axes = subplots(Figure, panels, columns, (1.75, 1.92), (0.8, 0.2), sharex=True, sharey=True)
         images = [
             draw.field(ax, title, a, limit, diverging(), length) for ax, (title, a) in zip(axes.flat, panels.items())
         ]
@@ -121,19 +121,20 @@ def fields(panels: Mapping, name: str = "q", *, length: float | None = None, col
     return figure
 
 
-def spectra(wavenumber, panels: Mapping, *, styles=None, reference: str | None = None):
+def spectra(wavenumber, panels: Mapping, *, styles=None, reference: str | None = None, radius=None):
     """Spectra `{title: {label: [ring]}}` over wavenumber `[ring]` in rad m⁻¹, log-log, wavelength above.
 
     Units belong into the title. With `reference`, a second row shows every line divided by that label's, where
-    that is above 1e-4 of its largest value.
+    that is above 1e-4 of its largest value. With the `radius` of a sphere in m, the axis is the total degree instead.
     """
     rows = 2 if reference else 1
+    wavenumber = wavenumber if radius is None else draw.degrees(wavenumber, radius)
     with style() as Figure:
         figure = Figure(figsize=(max(3.0 * len(panels), 7.6) + 1.9, 2.9 + 1.6 * (rows - 1)), layout="constrained")
         axes = figure.subplots(rows, len(panels), squeeze=False, height_ratios=[2.1, 1.0][:rows])
         for column, (title, lines) in zip(axes.T, panels.items()):
             draw.spectrum(column[0], wavenumber, lines, styles, reference)
-            draw.wavelengths(column[0], wavenumber)
+            draw.wavelengths(column[0], wavenumber, radius)
             column[0].set_title(title, pad=8)
             if reference in lines:
                 against = np.asarray(lines[reference], float)
@@ -141,7 +142,9 @@ def spectra(wavenumber, panels: Mapping, *, styles=None, reference: str | None =
                 draw.lines(column[1], wavenumber, {name: np.asarray(a) / against for name, a in lines.items()}, styles)
                 column[1].set(ylim=(0, 2), yticks=(0, 0.5, 1, 1.5, 2))
                 column[1].grid(axis="y")
-            column[-1].set_xlabel("wavenumber (rad m⁻¹)")
+            column[-1].set_xlabel("wavenumber (rad m⁻¹)" if radius is None else "total degree")
+            for ax in column if radius else ():
+                draw.decimals(ax.xaxis)
         if reference:
             axes[1, 0].set_ylabel(f"model / {reference[0].lower()}{reference[1:]}")
         draw.legend(figure, axes)
@@ -157,7 +160,7 @@ def budget(wavenumber, panels: Mapping, *, styles=None, columns: int = 3, units:
     scale = 10.0 ** (power := draw.power(np.max(np.concatenate([np.zeros(1), *finite]))))
     with style() as Figure:
         margin = 0.4 if len(panels) % columns else 1.9  # the legend takes a spare cell
-        figure, axes = _grid(Figure, panels, columns, (2.55, 2.2), (margin, 0.2), sharey=True)
+        figure, axes = subplots(Figure, panels, columns, (2.55, 2.2), (margin, 0.2), sharey=True)
         for ax, (title, lines) in zip(axes.flat, panels.items()):
             ax.axhline(0, color="#444444", linewidth=0.7, zorder=1)
             draw.lines(ax, wavenumber, {name: np.asarray(a) / scale for name, a in lines.items()}, styles)
@@ -225,21 +228,29 @@ def animation(frames: Mapping, name: str = "q", *, time=None, interval: int = 80
     """
     limit = draw.bound(np.asarray(a) for a in frames.values())
     first = {title: a[0] for title, a in frames.items()}
-    figure = fields(first, name, columns=len(frames), limit=limit)
+    return movie(fields(first, name, columns=len(frames), limit=limit), frames, limit, time=time, interval=interval)
+
+
+def movie(figure, frames: Mapping, limit: float, *, time=None, interval: int = 80):
+    """Movie of a figure whose first axes show `{title: [frame, y, x]}` on scales of half-width `limit`."""
     from matplotlib.animation import FuncAnimation
 
     def show(index):
         for ax, a in zip(figure.axes, frames.values()):
-            for image in ax.images:
-                image.set_data(np.asarray(a[index]) / 10.0 ** draw.power(limit))
+            for image in (*ax.images, *ax.collections):
+                if image.get_array() is not None:  # coastlines are a collection too
+                    image.set_array(np.asarray(a[index]) / 10.0 ** draw.power(limit))
         if time is not None:
             figure.suptitle(f"day {time[index]:.1f}", fontsize=9)
 
     return FuncAnimation(figure, show, frames=min(map(len, frames.values())), interval=interval)
 
 
-def _grid(Figure, panels, columns, size, margin, **kwargs):
-    """Figure with one axes per panel in at most `columns` columns; spare ones are hidden."""
+def subplots(Figure, panels, columns, size, margin, **kwargs):
+    """(figure, axes [row, column]) with one axes per panel in at most `columns` columns; spare ones are hidden.
+
+    `size` of a panel and `margin` of the figure in inches.
+    """
     columns = max(1, min(columns, len(panels)))
     rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(size[0] * columns + margin[0], size[1] * rows + margin[1]), layout="constrained")

@@ -80,7 +80,7 @@ class AbstractGrid(eqx.Module):
 
     @abc.abstractmethod
     def velocity_gradient(self, u: OnGrid, v: OnGrid) -> tuple[OnGrid, OnGrid, OnGrid, OnGrid]:
-        """(u_x, u_y, v_x, v_y) on the grid, s⁻¹: v_x − u_y is the curl, u_x + v_y the divergence, curvature included."""
+        """(u_x, u_y, v_x, v_y) on the grid, s⁻¹, with curvature: v_x − u_y is the curl, u_x + v_y the divergence."""
 
     @abc.abstractmethod
     def stress_divergence(

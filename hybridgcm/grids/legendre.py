@@ -57,3 +57,15 @@ def associated(truncation: int, mu: np.ndarray) -> np.ndarray:
         step = mu * value - coupling(l, orders)[:, None] * before
         before, value = value, step / coupling(l + 1, orders)[:, None]
     return table
+
+
+def latitudes(truncation: int, products: int) -> int:
+    """The smallest even number of latitudes that is exact, with twice as many longitudes a product of 2, 3 and 5."""
+    rows = 2 * -(-(products * truncation + 1) // 4)
+    while np.prod([p ** _power(rows, p) for p in (2, 3, 5)]) != rows:
+        rows += 2
+    return rows
+
+
+def _power(n: int, prime: int) -> int:
+    return 0 if n % prime else 1 + _power(n // prime, prime)

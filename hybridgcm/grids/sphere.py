@@ -43,8 +43,7 @@ class Sphere(AbstractGrid):
     where `beta` = 2Ω/a belongs.
 
     Memory: two tables of (T + 1)(T + 3) nlat numbers; 15 MB each at T170 in float32, 120 MB at T341.
-    Raises `ValueError` for a truncation below 1, a radius that is not positive, unknown `products`, float64 without
-    x64.
+    Raises `ValueError` for a truncation below 1, a radius that is not positive and unknown `products`.
     """
 
     shape: tuple[int, int] = eqx.field(static=True)
@@ -72,7 +71,7 @@ class Sphere(AbstractGrid):
         T = int(truncation)
         self.truncation, self.radius, self.products = T, float(radius), products
         self.precision = str(jax.lax.Precision(precision).name).lower()
-        rows = _latitudes(T, PRODUCTS[products])
+        rows = legendre.latitudes(T, PRODUCTS[products])
         self.shape, self.spectral_shape = (rows, 2 * rows), (2 * (T + 1), (T + 3) // 2)
         mu, weights = legendre.gauss_legendre(rows)
         half = rows // 2  # from the pole to the equator
@@ -222,7 +221,6 @@ class Sphere(AbstractGrid):
 
     @property
     def _sine(self) -> Float[Array, "y 1"]:
-        """sin φ."""
         return jnp.asarray(np.sin(np.radians(self.latitude))[:, None], self.dtype)
 
     @property
@@ -291,18 +289,6 @@ def _left(a: Array) -> Array:
 
 def _right(a: Array) -> Array:
     return jnp.pad(a[..., :-1], [(0, 0)] * (a.ndim - 1) + [(1, 0)])
-
-
-def _latitudes(T: int, products: int) -> int:
-    """The smallest even number of latitudes that is exact, with twice as many longitudes a product of 2, 3 and 5."""
-    rows = 2 * -(-(products * T + 1) // 4)
-    while np.prod([p ** _power(rows, p) for p in (2, 3, 5)]) != rows:
-        rows += 2
-    return rows
-
-
-def _power(n: int, prime: int) -> int:
-    return 0 if n % prime else 1 + _power(n // prime, prime)
 
 
 def _check(truncation, radius, products):
