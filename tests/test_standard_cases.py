@@ -1,0 +1,69 @@
+"""The standard cases of the sphere run end to end, and their report says what was found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "experiments/standard_cases/run.py"]
+
+
+def call(*words):
+    """The finished process of the experiment with those flags."""
+    return subprocess.run([*PROGRAM, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished smoke run."""
+    pytest.importorskip("matplotlib")
+    out = tmp_path_factory.mktemp("cases") / "run"
+    done = call("--preset", "smoke", "--out", out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+def test_norms_are_those_of_exact_and_of_finer_answers(folder):
+    records = json.loads((folder / "report.json").read_text())
+    found = {(r["case"], r["truncation"], r["precision"]): r for r in records}
+    assert len(found) == len(records) == 5 * 2 * 2
+    l2 = lambda case, T, precision, day: found[case, T, precision]["days"][str(day)]["l2"]
+    assert l2("williamson2", 31, "float64", 5) < 1e-14 and 1e-9 < l2("williamson2", 31, "float32", 5) < 5e-7
+    assert l2("rossby_haurwitz", 31, "float64", 14) < l2("rossby_haurwitz", 21, "float64", 14) < 1e-8
+    assert 1e-4 < l2("williamson5", 21, "float64", 15) < 3e-3
+    reference = found["williamson5", 31, "float64"]
+    assert reference["against"] == "T31 float64" and reference["days"]["15"] is None
+    assert l2("williamson5", 31, "float32", 15) < 2e-6  # rounding alone
+    assert reference["mass"] < 1e-15 and 3500 < reference["depth"][0] < reference["depth"][1] < 6100
+    wave = found["williamson6", 31, "float64"]
+    assert 11 < wave["speed"] < 12.2 and abs(wave["amplitude"] - 1) < 0.1 and wave["shape"] < 0.02
+
+
+def test_the_report_has_its_tables_and_figures(folder):
+    text = (folder / "report.md").read_text()
+    for words in ("| Williamson 2, angle 0 | height | T21 | float64 | 5 | exact |", "largest relative change of mass"):
+        assert words in text, words
+    for name in ("errors", "convergence", "williamson5", "williamson6", "galewsky"):
+        assert f"({name}.png)" in text
+        assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG", name
+
+
+def test_a_finished_run_is_not_run_again(folder):
+    done = call("--preset", "smoke", "--out", folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("done before") == 20 and "starts" not in done.stdout
+
+
+def test_help_is_shown_and_what_does_not_fit_is_refused_without_jax(tmp_path):
+    code = (
+        "import sys, runpy; sys.argv = ['run.py', '--help']\ntry: runpy.run_path('{}', run_name='__main__')\nfinally: "
+    )
+    code = code.format(PROGRAM[1]) + "assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--truncations" in done.stdout, done.stderr[-2000:]
+    done = call("--dt", "3600", "--truncations", "5", "42", "--out", tmp_path / "r")
+    assert done.returncode == 2 and "dt=3600 s must" in done.stderr and "at least 10" in done.stderr
+    assert not (tmp_path / "r").exists()
