@@ -15,14 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from hybridgcm._typing import Fields
+from hybridgcm._typing import Fields, Hat, OnGrid
 from hybridgcm.equations import QuasiGeostrophic
 from hybridgcm.grids import AbstractGrid, Sphere
+from hybridgcm.grids.sphere import ROTATION
 from hybridgcm.reanalysis import to_points
 from hybridgcm.units import conversion
 
 LEVELS = (200.0, 500.0, 800.0)
 """hPa, top first."""
+GRAVITY = 9.80665
+"""m s⁻²."""
 
 
 class Steady(eqx.Module):
@@ -56,6 +59,13 @@ def roads(flow: QuasiGeostrophic, psi_hat: Complex[Array, "sample level l k"]) -
         return flow.explicit(0.0, {"q": q})["q"] + flow.implicit({"q": q})["q"]
 
     return Steady(-jnp.mean(jax.lax.map(tendency, psi_hat), 0))
+
+
+def height(grid: Sphere, psi_hat: Hat, rotation: float = ROTATION) -> OnGrid:
+    """Height Z of a pressure level without its mean, m, in linear balance: g ∇²Z = ∇·(f ∇ψ)."""
+    psi_x, psi_y = grid.gradient(psi_hat)
+    f = grid.coriolis(rotation)
+    return grid.to_grid(grid.inverse_laplacian(grid.divergence(f * psi_x, f * psi_y))) / GRAVITY
 
 
 def read(path, grid: Sphere) -> Atmosphere:
@@ -116,7 +126,8 @@ def winter(grid: Sphere, strength: float = 1.0) -> Atmosphere:
     """Synthetic inputs, from no data: jets and standing waves like those of a northern winter, and four mountains.
 
     S is what would keep a smooth flow in balance: zonal jets of 40 and 32 m s⁻¹ at 200 hPa, stronger where Asia and
-    North America end, times `strength`. Eddies then grow on it and weaken it. For trials; it is no climatology.
+    North America end, times `strength`. From a ripple in the start eddies grow on it and weaken it. For trials; it is
+    no climatology.
     """
     flow_at = (1.0, 0.5, 0.2)
     phi, lam = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)[None, :]
@@ -139,7 +150,9 @@ def winter(grid: Sphere, strength: float = 1.0) -> Atmosphere:
     psi_hat = strength * jnp.asarray(flow_at, grid.dtype)[:, None, None] * grid.inverse_laplacian(curl)
     flow = QuasiGeostrophic.qg3(grid, orography=h, land=land)
     smooth = psi_hat * jnp.exp(-((jnp.asarray(grid.degree, grid.dtype) / 16) ** 4))
-    start = grid.to_grid(flow.potential_vorticity(smooth))
+    # Without a ripple the start would stay in balance until rounding errors have grown.
+    ripple = 0.5 * grid.radius * np.cos(6 * lam) * np.cos(phi) ** 4 * np.sin(phi)
+    start = grid.to_grid(flow.potential_vorticity(smooth + grid.to_spectral(jnp.asarray(ripple, grid.dtype))))
     return Atmosphere(roads(flow, smooth[None]), h, land, start, "synthetic, hybridgcm.qg3.winter")
 
 
