@@ -1,4 +1,4 @@
-"""Convolutional networks on doubly periodic grids."""
+"""Convolutional networks on doubly periodic grids and, across the poles, on spheres."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,6 +33,26 @@ def periodic_convolution(
     return sum(columns[1:], columns[0])
 
 
+def polar_convolution(
+    x: Float[Array, "channel y x"], weight: Float[Array, "out channel k k"]
+) -> Float[Array, "out y x"]:
+    """`periodic_convolution` on a grid of latitudes and longitudes: beyond a pole follow the rows across it, turned by
+    180 degrees of longitude.
+
+    For scalars; components of a vector change their sign across a pole, so give curl and divergence instead. A kernel
+    covers less ground near the poles than at the equator. Raises `ValueError` for an odd number of longitudes and
+    fewer latitudes than half a kernel.
+    """
+    half, (ny, nx) = weight.shape[-1] // 2, x.shape[-2:]
+    if nx % 2 or ny < half:
+        raise ValueError(
+            f"a kernel of {weight.shape[-1]} needs an even number of longitudes and {half} rows; got {x.shape}"
+        )
+    across = jnp.roll(x, nx // 2, -1)
+    before, after = jnp.flip(across[:, :half], 1), jnp.flip(across[:, ny - half :], 1)
+    return periodic_convolution(jnp.concatenate([before, x, after], 1), weight)[:, half : half + ny]
+
+
 class CNN(eqx.Module):
     """x ← activation(W ∗ x + b) layer after layer, the last without activation; periodic in y and x.
 
@@ -40,7 +60,8 @@ class CNN(eqx.Module):
     `[in, y, x]` to `[out, y, x]` of any size. Weights start normal with variance 2/(in·k²) (He et al. 2015,
     doi:10.1109/ICCV.2015.123), biases at zero, and the *last layer at zero*: an untrained closure does nothing, and
     only its last layer has a gradient at the first training step. The last layer has no bias: `NetworkClosure`
-    removes the mean of its output, so one would never have a gradient. Everything is trainable but `activation`.
+    removes the mean of its output, so one would never have a gradient. Everything is trainable but `activation` and
+    `convolution`, which is `polar_convolution` for a sphere.
 
     Raises `ValueError` for numbers of channels and kernels that do not match, and for even kernels.
     """
@@ -48,9 +69,16 @@ class CNN(eqx.Module):
     weights: tuple[Float[Array, "out channel k k"], ...]
     biases: tuple[Float[Array, " out"], ...]  # of all layers but the last
     activation: Callable = eqx.field(static=True)
+    convolution: Callable = eqx.field(static=True)
 
     def __init__(
-        self, channels: Sequence[int], kernels: Sequence[int], *, key: Array, activation: Callable = jax.nn.relu
+        self,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        *,
+        key: Array,
+        activation: Callable = jax.nn.relu,
+        convolution: Callable = periodic_convolution,
     ):
         channels, kernels = tuple(channels), tuple(kernels)
         if len(channels) < 2 or len(kernels) != len(channels) - 1 or min(channels) < 1:
@@ -62,7 +90,7 @@ class CNN(eqx.Module):
         weights = [jr.normal(key, s) * np.sqrt(2 / np.prod(s[1:])) for key, s in zip(keys, shapes, strict=True)]
         self.weights = (*weights[:-1], jnp.zeros(shapes[-1]))
         self.biases = tuple(jnp.zeros(s[0]) for s in shapes[:-1])
-        self.activation = activation
+        self.activation, self.convolution = activation, convolution
 
     def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
         if x.ndim != 3 or x.shape[0] != self.weights[0].shape[1]:
@@ -70,8 +98,8 @@ class CNN(eqx.Module):
                 f"this CNN maps [{self.weights[0].shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap(net)"
             )
         for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
-            x = self.activation(periodic_convolution(x, weight) + bias[:, None, None])
-        return periodic_convolution(x, self.weights[-1])
+            x = self.activation(self.convolution(x, weight) + bias[:, None, None])
+        return self.convolution(x, self.weights[-1])
 
 
 def guillaumin_zanna(inputs: int, outputs: int, *, key: Array) -> CNN:

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm.grids import AbstractGrid, Torus
+from hybridgcm.grids import AbstractGrid, Sphere, Torus
 
 
 class AbstractOperator(eqx.Module):
@@ -76,6 +76,37 @@ class SpectralConvolution(AbstractOperator):
         return grid.to_grid(full) + self.bias[:, None, None]
 
 
+class ZonalConvolution(AbstractOperator):
+    """y_o(l, m) = Σ_c W[o, c, l] x_c(l, m) for total degrees l <= `degrees`, zero above, plus a bias per channel.
+
+    On a sphere, by the convolution theorem of Driscoll and Healy (1994), doi:10.1006/aama.1994.1008, the convolution
+    with kernels that are round: it commutes with every rotation and mirror. W is real, a number per degree, so weights
+    mean the same at every truncation. Bonev et al. (2023), arXiv:2306.03838 (SFNO).
+    Raises `TypeError` for a grid that is not a `Sphere`, `ValueError` for one that does not resolve the degrees.
+    """
+
+    weights: Float[Array, "out channel degree"]
+    bias: Float[Array, " out"]
+
+    def __init__(self, channels: int, out: int, degrees: int, *, key: Array):
+        if degrees < 0:
+            raise ValueError(f"degrees is the largest total degree, zero or more; got {degrees}")
+        # Variance 2/(channels + out), as in `SpectralConvolution`.
+        self.weights = jr.normal(key, (out, channels, degrees + 1)) * np.sqrt(2 / (channels + out))
+        self.bias = jnp.zeros(out)
+
+    def __call__(self, x, grid):
+        degrees = self.weights.shape[-1] - 1
+        if not isinstance(grid, Sphere):
+            raise TypeError(f"a zonal convolution is written for a Sphere; got {type(grid).__name__}")
+        if degrees > grid.truncation:
+            raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
+        x_hat = grid.to_spectral(x)
+        kernel = self.weights[..., np.minimum(grid.degree, degrees)] * (grid.degree <= degrees)
+        mixed = jax.lax.complex(jnp.sum(kernel * x_hat.real, 1), jnp.sum(kernel * x_hat.imag, 1))
+        return grid.to_grid(mixed) + self.bias[:, None, None]
+
+
 class Pointwise(eqx.Module):
     """y_o = Σ_c W[o, c] x_c (+ b_o) at every point. Weights start normal with variance 1/channels, biases at zero."""
 
@@ -92,18 +123,19 @@ class Pointwise(eqx.Module):
 
 
 class FNOBlock(AbstractOperator):
-    """x ← σ(K x + W x), then x ← σ(MLP(x) + g x): K a `SpectralConvolution`, W and MLP pointwise, g per channel."""
+    """x ← σ(K x + W x), then x ← σ(MLP(x) + g x): K a convolution by modes, W and MLP pointwise, g per channel."""
 
-    spectral: SpectralConvolution
+    spectral: SpectralConvolution | ZonalConvolution
     skip: Pointwise
     mlp: tuple[Pointwise, Pointwise]
     gate: Float[Array, " channel"]
     activation: Callable = eqx.field(static=True)
     last: bool = eqx.field(static=True)
 
-    def __init__(self, channels: int, modes: tuple[int, int], *, key: Array, activation: Callable, last: bool):
+    def __init__(self, channels: int, modes: tuple[int, int] | int, *, key: Array, activation: Callable, last: bool):
         keys, middle = jr.split(key, 4), round(channels / 2)
-        self.spectral = SpectralConvolution(channels, channels, modes, key=keys[0])
+        kind = ZonalConvolution if isinstance(modes, int) else SpectralConvolution
+        self.spectral = kind(channels, channels, modes, key=keys[0])
         self.skip = Pointwise(channels, channels, key=keys[1], bias=False)
         self.mlp = Pointwise(channels, middle, key=keys[2]), Pointwise(middle, channels, key=keys[3])
         self.gate, self.activation, self.last = jnp.ones(channels), activation, last
@@ -118,11 +150,12 @@ class FNOBlock(AbstractOperator):
 class FNO(AbstractOperator):
     """Fourier neural operator: lifting, blocks of spectral convolutions, projection; [inputs, y, x] to [outputs, y, x].
 
-    `hidden` channels, `modes` as in `SpectralConvolution`. The layout is that of neuraloperator's `FNO` with its
-    defaults (block order, soft gates, widths of lifting, projection and MLP), without its position channels: on a
-    periodic domain no place is special. The same weights serve every resolution of a domain that holds the modes;
-    results differ by what the activation aliases. Starts with the *last layer at zero*: an untrained closure does
-    nothing, an untrained emulator persists. All of it is trainable.
+    `hidden` channels, `modes` (n_y, n_x) as in `SpectralConvolution` for a torus, or one number, the largest total
+    degree of `ZonalConvolution`, for a sphere: then it is a spherical Fourier neural operator (SFNO). The layout is
+    that of neuraloperator's `FNO` with its defaults (block order, soft gates, widths of lifting, projection and MLP),
+    without its position channels: on a periodic domain no place is special. The same weights serve every resolution of
+    a domain that holds the modes; results differ by what the activation aliases. Starts with the *last layer at zero*:
+    an untrained closure does nothing, an untrained emulator persists. All of it is trainable.
     Li et al. (2021), arXiv:2010.08895; Kossaifi et al. (2024), arXiv:2412.10354.
 
     Raises `ValueError` for other than `inputs` channels.
@@ -138,7 +171,7 @@ class FNO(AbstractOperator):
         inputs: int,
         outputs: int,
         *,
-        modes: tuple[int, int],
+        modes: tuple[int, int] | int,
         key: Array,
         hidden: int = 32,
         layers: int = 4,
