@@ -62,7 +62,8 @@ def figures(folder: Path, found: dict, reference: dict | None):
     _save(maps.maps(storms, on, "z500", columns=2), folder / "storms.png")
     _save(_blocking(found), folder / "blocking.png")
     name, one = list(found.items())[-1]
-    centres = {f"{name}, {share:.0%} of time": a for a, share in zip(one["regimes"], one["shares"], strict=True)}
+    pairs = enumerate(zip(one["regimes"], one["shares"], strict=True), start=1)
+    centres = {f"{name}, regime {i}, {share:.0%} of time": a for i, (a, share) in pairs}
     _save(maps.maps(centres, Points(one), "z500", columns=2), folder / "regimes.png")
 
 
