@@ -14,6 +14,7 @@ import optax
 import hybridgcm as hg
 from experiments.hybrid_qg3.config import DAY
 from hybridgcm import batches, checkpoint, closures, nn, qg3
+from hybridgcm._typing import cast_floats
 from hybridgcm.files import atomic
 
 ROLL = eqx.filter_jit(hg.rollout)
@@ -112,7 +113,8 @@ def _closure(config, seed, data):
     net = nn.CNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu, convolution=nn.polar_convolution)
     network = hg.NetworkClosure.from_data(net, {"q": pairs["q"]}, {"q": rest})
     mean = closures.BiasCorrection({"q": jnp.asarray(pairs["S"].mean(0))})
-    return hg.Sum(mean, network), {"q": pairs["q"], "S": rest}, q
+    both = cast_floats(hg.Sum(mean, network), q.dtype)  # as the model would, so that files fit whatever JAX is set to
+    return both, {"q": pairs["q"], "S": rest}, q
 
 
 def _offline(config, seed, data, folder):
