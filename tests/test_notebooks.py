@@ -13,6 +13,7 @@ SMALL = {
         GRADIENTS=(2, 4),
     ),
     "02_write_your_own.ipynb": dict(N=16, STEPS=2000, TRAINING=2),
+    "04_sphere.ipynb": dict(JET=21, T=10, DAYS=20, ANALYSES=20, STEPS=5),
     "03_closure_benchmark.ipynb": dict(ROWS=Path(__file__).parent / "golden" / "closure_benchmark"),
 }  # fmt: skip
 """What the cell tagged `parameters` is followed by here."""

@@ -14,7 +14,6 @@ import optax
 import hybridgcm as hg
 from experiments.hybrid_qg3.config import DAY
 from hybridgcm import batches, checkpoint, closures, nn, qg3
-from hybridgcm._typing import cast_floats
 from hybridgcm.files import atomic
 
 ROLL = eqx.filter_jit(hg.rollout)
@@ -113,8 +112,8 @@ def _closure(config, seed, data):
     net = nn.CNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu, convolution=nn.polar_convolution)
     network = hg.NetworkClosure.from_data(net, {"q": pairs["q"]}, {"q": rest})
     mean = closures.BiasCorrection({"q": jnp.asarray(pairs["S"].mean(0))})
-    both = cast_floats(hg.Sum(mean, network), q.dtype)  # as the model would, so that files fit whatever JAX is set to
-    return both, {"q": pairs["q"], "S": rest}, q
+    cast = lambda a: a.astype(q.dtype) if eqx.is_inexact_array(a) else a  # as the model would: files then fit
+    return jax.tree.map(cast, hg.Sum(mean, network)), {"q": pairs["q"], "S": rest}, q
 
 
 def _offline(config, seed, data, folder):
