@@ -125,11 +125,11 @@ def from_pyshqg(a: np.ndarray, grid: Sphere) -> Complex[Array, "*batch l k"]:
 def winter(grid: Sphere, strength: float = 1.0) -> Atmosphere:
     """Synthetic inputs, from no data: jets and standing waves like those of a northern winter, and four mountains.
 
-    S is what would keep a smooth flow in balance: zonal jets of 40 and 32 m s⁻¹ at 200 hPa, stronger where Asia and
-    North America end, times `strength`. From a ripple in the start eddies grow on it and weaken it. For trials; it is
-    no climatology.
+    S is what would keep a smooth flow in balance: zonal jets near 29N and 40S, stronger where Asia and North America
+    end, times `strength`. From a ripple in the start eddies grow on it and weaken it, to 50 and 36 m s⁻¹ at 200 hPa,
+    42N and 40S, at T21. For trials; it is no climatology.
     """
-    flow_at = (1.0, 0.5, 0.2)
+    flow_at = (1.0, 0.45, 0.12)
     phi, lam = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)[None, :]
     bell = lambda x, width: np.exp(-((np.degrees(x) / width) ** 2))
     around = lambda centre: np.angle(np.exp(1j * (lam - np.radians(centre))))
@@ -143,8 +143,8 @@ def winter(grid: Sphere, strength: float = 1.0) -> Atmosphere:
         )
     )
     land = np.clip(h / 500, 0, 1)
-    jets = 52 * bell(phi - np.radians(33), 14) + 38 * bell(phi + np.radians(44), 15)
-    exits = 1 + 0.45 * bell(around(140), 45) + 0.2 * bell(around(285), 40)
+    jets = 75 * bell(phi - np.radians(29), 11) + 55 * bell(phi + np.radians(40), 12)
+    exits = 1 + 0.9 * bell(around(140), 40) + 0.5 * bell(around(285), 35)
     u = jets * (1 + (exits - exits.mean()) * (phi > 0)) * np.cos(phi)
     curl = grid.curl(jnp.asarray(u, grid.dtype), jnp.zeros(grid.shape, grid.dtype))
     psi_hat = strength * jnp.asarray(flow_at, grid.dtype)[:, None, None] * grid.inverse_laplacian(curl)

@@ -15,8 +15,8 @@ from hybridgcm import nn, qg3
 
 def awake(net, seed=5):
     """A last layer that is not zero."""
-    last = net.weights[-1] if isinstance(net, nn.CNN) else net.projection[1].weight
-    where = (lambda n: n.weights[-1]) if isinstance(net, nn.CNN) else (lambda n: n.projection[1].weight)
+    last = net.weights[-1] if isinstance(net, nn.PolarCNN) else net.projection[1].weight
+    where = (lambda n: n.weights[-1]) if isinstance(net, nn.PolarCNN) else (lambda n: n.projection[1].weight)
     return eqx.tree_at(where, net, jr.normal(jr.key(seed), last.shape) / 6)
 
 
@@ -39,7 +39,7 @@ def test_a_network_turns_with_the_sphere_about_its_axis():
     grid = sphere(10)
     x = grid.to_grid(white(grid))
     for net, call in (
-        (awake(nn.CNN((2, 6, 1), (5, 3), key=jr.key(0), convolution=nn.polar_convolution)), lambda n, x: n(x)),
+        (awake(nn.PolarCNN((2, 6, 1), (5, 3), key=jr.key(0))), lambda n, x: n(x)),
         (awake(nn.FNO(2, 1, modes=8, hidden=6, layers=2, key=jr.key(1))), lambda n, x: n(x, grid)),
     ):
         turned = call(net, jnp.roll(x, 3, -1))
@@ -89,7 +89,7 @@ def test_a_network_trains_through_the_three_level_model(kind):
     frames = {"q": out["save"]["q"]}
     wrong = eqx.tree_at(lambda f: f.drag, flow, 0 * flow.drag)
     if kind == "CNN":
-        net = nn.CNN((3, 8, 3), (3, 3), key=jr.key(0), convolution=nn.polar_convolution)
+        net = nn.PolarCNN((3, 8, 3), (3, 3), key=jr.key(0))
     else:
         net = nn.FNO(3, 3, modes=8, hidden=6, layers=2, key=jr.key(0))
     closure = hg.NetworkClosure(net, ("q",), ("q",), (8e-5,) * 3, (3e-11,) * 3)

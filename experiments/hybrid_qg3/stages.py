@@ -109,7 +109,7 @@ def _closure(config, seed, data):
     q, pairs = _training(data)
     rest = pairs["S"] - pairs["S"].mean(0)
     sizes = (3, config.width, config.width, 3)
-    net = nn.CNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu, convolution=nn.polar_convolution)
+    net = nn.PolarCNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu)
     network = hg.NetworkClosure.from_data(net, {"q": pairs["q"]}, {"q": rest})
     mean = closures.BiasCorrection({"q": jnp.asarray(pairs["S"].mean(0))})
     cast = lambda a: a.astype(q.dtype) if eqx.is_inexact_array(a) else a  # as the model would: files then fit

@@ -1,6 +1,7 @@
 """Networks that map `[channel, y, x]` to `[channel, y, x]`."""
 
 from hybridgcm.nn.conv import CNN as CNN
+from hybridgcm.nn.conv import PolarCNN as PolarCNN
 from hybridgcm.nn.conv import ResCNN as ResCNN
 from hybridgcm.nn.conv import guillaumin_zanna as guillaumin_zanna
 from hybridgcm.nn.conv import polar_convolution as polar_convolution

@@ -60,8 +60,7 @@ class CNN(eqx.Module):
     `[in, y, x]` to `[out, y, x]` of any size. Weights start normal with variance 2/(in·k²) (He et al. 2015,
     doi:10.1109/ICCV.2015.123), biases at zero, and the *last layer at zero*: an untrained closure does nothing, and
     only its last layer has a gradient at the first training step. The last layer has no bias: `NetworkClosure`
-    removes the mean of its output, so one would never have a gradient. Everything is trainable but `activation` and
-    `convolution`, which is `polar_convolution` for a sphere.
+    removes the mean of its output, so one would never have a gradient. Everything is trainable but `activation`.
 
     Raises `ValueError` for numbers of channels and kernels that do not match, and for even kernels.
     """
@@ -69,37 +68,55 @@ class CNN(eqx.Module):
     weights: tuple[Float[Array, "out channel k k"], ...]
     biases: tuple[Float[Array, " out"], ...]  # of all layers but the last
     activation: Callable = eqx.field(static=True)
-    convolution: Callable = eqx.field(static=True)
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        kernels: Sequence[int],
-        *,
-        key: Array,
-        activation: Callable = jax.nn.relu,
-        convolution: Callable = periodic_convolution,
+        self, channels: Sequence[int], kernels: Sequence[int], *, key: Array, activation: Callable = jax.nn.relu
     ):
-        channels, kernels = tuple(channels), tuple(kernels)
-        if len(channels) < 2 or len(kernels) != len(channels) - 1 or min(channels) < 1:
-            raise ValueError(f"{len(channels)} channels need {len(channels) - 1} kernels; got {channels} and {kernels}")
-        if any(k < 1 or k % 2 == 0 for k in kernels):
-            raise ValueError(f"kernels are odd and positive, so that they have a centre; got {kernels}")
-        shapes = [(o, i, k, k) for i, o, k in zip(channels, channels[1:], kernels, strict=False)]
-        keys = jr.split(key, len(shapes))
-        weights = [jr.normal(key, s) * np.sqrt(2 / np.prod(s[1:])) for key, s in zip(keys, shapes, strict=True)]
-        self.weights = (*weights[:-1], jnp.zeros(shapes[-1]))
-        self.biases = tuple(jnp.zeros(s[0]) for s in shapes[:-1])
-        self.activation, self.convolution = activation, convolution
+        self.weights, self.biases = _start(tuple(channels), tuple(kernels), key)
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
-        if x.ndim != 3 or x.shape[0] != self.weights[0].shape[1]:
-            raise ValueError(
-                f"this CNN maps [{self.weights[0].shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap(net)"
-            )
-        for weight, bias in zip(self.weights[:-1], self.biases, strict=True):
-            x = self.activation(self.convolution(x, weight) + bias[:, None, None])
-        return self.convolution(x, self.weights[-1])
+        return _through(self, periodic_convolution, x)
+
+
+class PolarCNN(eqx.Module):
+    """`CNN` on latitudes and longitudes of a sphere: every layer is a `polar_convolution`. Arguments as for `CNN`."""
+
+    weights: tuple[Float[Array, "out channel k k"], ...]
+    biases: tuple[Float[Array, " out"], ...]
+    activation: Callable = eqx.field(static=True)
+
+    def __init__(
+        self, channels: Sequence[int], kernels: Sequence[int], *, key: Array, activation: Callable = jax.nn.relu
+    ):
+        self.weights, self.biases = _start(tuple(channels), tuple(kernels), key)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        return _through(self, polar_convolution, x)
+
+
+def _start(channels: tuple[int, ...], kernels: tuple[int, ...], key: Array) -> tuple[tuple, tuple]:
+    """(weights, biases) of an untrained CNN."""
+    if len(channels) < 2 or len(kernels) != len(channels) - 1 or min(channels) < 1:
+        raise ValueError(f"{len(channels)} channels need {len(channels) - 1} kernels; got {channels} and {kernels}")
+    if any(k < 1 or k % 2 == 0 for k in kernels):
+        raise ValueError(f"kernels are odd and positive, so that they have a centre; got {kernels}")
+    shapes = [(o, i, k, k) for i, o, k in zip(channels, channels[1:], kernels, strict=False)]
+    keys = jr.split(key, len(shapes))
+    weights = [jr.normal(key, s) * np.sqrt(2 / np.prod(s[1:])) for key, s in zip(keys, shapes, strict=True)]
+    return (*weights[:-1], jnp.zeros(shapes[-1])), tuple(jnp.zeros(s[0]) for s in shapes[:-1])
+
+
+def _through(net, convolution: Callable, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+    if x.ndim != 3 or x.shape[0] != net.weights[0].shape[1]:
+        kind = type(net).__name__
+        raise ValueError(
+            f"this {kind} maps [{net.weights[0].shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap(net)"
+        )
+    for weight, bias in zip(net.weights[:-1], net.biases, strict=True):
+        x = net.activation(convolution(x, weight) + bias[:, None, None])
+    return convolution(x, net.weights[-1])
 
 
 def guillaumin_zanna(inputs: int, outputs: int, *, key: Array) -> CNN:
