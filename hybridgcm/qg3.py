@@ -94,7 +94,8 @@ def pyshqg(grid: Sphere) -> Atmosphere:
     """
     import xarray as xr
 
-    return _inputs(xr.open_zarr(pyshqg_folder() / "data_t63.zarr").load(), grid, "pyshqg 1.0.1, data_t63")
+    data = xr.open_zarr(pyshqg_folder() / "data_t63.zarr").load()
+    return _inputs(data.assign_coords(level=("level", list(LEVELS))), grid, "pyshqg 1.0.1, data_t63")
 
 
 def pyshqg_folder() -> Path:

@@ -194,6 +194,23 @@ def test_inputs_of_files():
     assert np.corrcoef(coarse.land.ravel(), inputs.land.ravel())[0, 1] > 0.9
 
 
+def test_inputs_of_pyshqg_are_those_of_the_file_made_of_them():
+    """Read in place. Its start is an atmosphere: jets near 35 degrees, faster above."""
+    grid = sphere(21)
+    try:
+        inputs = qg3.pyshqg(grid)
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    u = np.asarray(grid.velocity(hg.QuasiGeostrophic.qg3(grid).invert(grid.to_spectral(inputs.start)))[0])
+    for side in (True, False):
+        (speed, place), (below, _) = jet(u[0], grid.latitude, side), jet(u[2], grid.latitude, side)
+        assert 15 < speed < 60 and 20 < place < 60 and below < speed, (speed, place, below)
+    file = qg3.read(shared("qg3_forcing_orography_t63.nc"), grid)
+    for name in ("orography", "land", "start"):
+        assert error(getattr(inputs, name), getattr(file, name)) < 1e-5, name
+    assert error(inputs.forcing.q_hat, file.forcing.q_hat) < 1e-5
+
+
 def test_files_that_are_none_are_refused(tmp_path):
     grid = sphere(5)
     with pytest.raises(ValueError, match="there is no file"):
