@@ -56,6 +56,16 @@ class Circle(hg.AbstractGrid):
         """Number of the row."""
         return np.arange(self.shape[0]) * 1.0
 
+    @property
+    def uniform_flow(self):
+        """One everywhere."""
+        return jnp.ones(())
+
+    @property
+    def uniform_eigenvalue(self) -> float:
+        """Zero: the circle has no curvature."""
+        return 0.0
+
     def to_grid(self, a_hat):
         return jnp.fft.irfft(a_hat, self.shape[1], norm="forward")
 
@@ -79,6 +89,14 @@ class Circle(hg.AbstractGrid):
         u, v = jnp.zeros_like(psi_hat), self.zonal_derivative(psi_hat)
         u = u if potential is None else u + self.zonal_derivative(potential)
         return tuple(self.to_grid(a) for a in (u, v, *a_hat))
+
+    def velocity_gradient(self, u, v):
+        u_x, v_x = (self.gradient(self.to_spectral(a))[0] for a in (u, v))
+        return u_x, jnp.zeros_like(u), v_x, jnp.zeros_like(v)
+
+    def stress_divergence(self, xx, xy, yy, factor=None):
+        parts = [self.zonal_derivative(self.to_spectral(a)) for a in (xx, xy)]
+        return tuple(self.to_grid(a if factor is None else factor * a) for a in parts)
 
     def resize(self, a_hat, other):
         rows = min(self.shape[0], other.shape[0])

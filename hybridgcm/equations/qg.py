@@ -86,7 +86,6 @@ class QuasiGeostrophic(AbstractEquation):
         layers = len(thickness)
         U, V = (a if a is None else _per_layer(a, layers) for a in (U, V))
         profile = U[:, :, None] if U.ndim == 2 else None
-        uniform = np.asarray(grid.uniform_flow, float)
         U = U if profile is None else U.mean(1)
         stack.check(grid, layers, stretching, U, V, profile, topography, drag)
         if not (np.min(drag) >= 0 and (relaxation or 0) >= 0 and tau > 0):
@@ -95,6 +94,7 @@ class QuasiGeostrophic(AbstractEquation):
                 f"got drag={np.min(drag)}, relaxation={relaxation}, tau={tau}"
             )
         if profile is not None:
+            uniform = np.asarray(grid.uniform_flow, float)
             weight = np.broadcast_to(np.asarray(grid.weights, float) * uniform, grid.shape)
             U = (weight * profile).sum((1, 2)) / (weight * uniform).sum()
         put = lambda a: jnp.asarray(np.asarray(a, float), grid.eigenvalues.dtype)
