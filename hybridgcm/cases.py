@@ -15,9 +15,10 @@ from jaxtyping import Array, Float
 from hybridgcm._typing import Fields
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic, ShallowWater, Tracers
 from hybridgcm.grids import Sphere, legendre
+from hybridgcm.grids.sphere import ROTATION
 
-RADIUS, GRAVITY, ROTATION = 6.37122e6, 9.80616, 7.292e-5
-"""Those of Williamson et al. (1992): m, m s⁻², rad s⁻¹."""
+RADIUS, GRAVITY = 6.37122e6, 9.80616
+"""Those of Williamson et al. (1992), m and m s⁻²; their rotation is `ROTATION`, too."""
 DAY = 86400.0
 
 
@@ -116,7 +117,7 @@ def williamson6(grid: Sphere) -> Case:
 
 
 def rossby_haurwitz(grid: Sphere) -> Case:
-    """The same wave in barotropic flow, where it turns unchanged by ((R(3 + R)ω − 2Ω)/((1 + R)(2 + R)) rad s⁻¹."""
+    """The same wave in barotropic flow: it turns by (R(3 + R)ω − 2Ω)/((1 + R)(2 + R)) rad s⁻¹, R = 4."""
     lam, phi = _points(grid)
     w = K = 7.848e-6
     R = 4

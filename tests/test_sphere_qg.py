@@ -50,7 +50,7 @@ def test_vertical_modes_of_qg3_and_their_rossby_waves():
 
 
 def test_a_rossby_haurwitz_wave_keeps_its_shape():
-    """Wave number 4, ω = K = 7.848e-6 s⁻¹: turns by ((R(3 + R)ω − 2Ω)/((1 + R)(2 + R)) = 12.195 degrees a day."""
+    """Wave number 4, ω = K = 7.848e-6 s⁻¹: turns by (R(3 + R)ω − 2Ω)/((1 + R)(2 + R)) = 12.195 degrees a day."""
     grid = sphere(21)
     turn, R = 7.848e-6, 4
     phi, lam = np.radians(grid.latitude)[:, None], np.radians(grid.longitude)[None, :]

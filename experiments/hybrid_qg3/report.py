@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.hybrid_qg3.stages import _air
+from experiments.hybrid_qg3.stages import atmosphere
 from hybridgcm import maps, qg3
 from hybridgcm.files import atomic
 
@@ -37,7 +37,7 @@ def _over_seeds(values: list) -> dict:
 
 
 def _figures(folder: Path, config, found: dict):
-    grid, _ = _air(config.truncation, config.inputs)
+    grid, _ = atmosphere(config)
     stages = folder / "stages"
     truth = next(stages.glob("climate-truth-*"))
     climates = {"Truth": np.load(truth / "climate.npz")["u"]}

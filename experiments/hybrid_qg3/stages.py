@@ -14,6 +14,7 @@ import optax
 import hybridgcm as hg
 from experiments.hybrid_qg3.config import DAY
 from hybridgcm import batches, checkpoint, closures, nn, qg3
+from hybridgcm.blueprint import blueprint
 from hybridgcm.files import atomic
 
 ROLL = eqx.filter_jit(hg.rollout)
@@ -42,13 +43,13 @@ def everything(run) -> dict:
             f"online-{seed}", inputs | {"start": offline}, functools.partial(_online, config, seed, data, offline)
         )
         for label, folder in (("offline", offline), ("online", online)):
-            score(f"{label}-{seed}", f"network, {label}", functools.partial(_load, config, data, folder), folder)
+            score(f"{label}-{seed}", f"network, {label}", functools.partial(_load, folder), folder)
     return found
 
 
 def model(config, name: str, closure=None):
     """The truth, or the imperfect model with a closure."""
-    grid, air = _air(config.truncation, config.inputs)
+    grid, air = atmosphere(config)
     if name == "truth":
         flow = hg.QuasiGeostrophic.qg3(grid, orography=air.orography, land=air.land)
     else:
@@ -58,8 +59,13 @@ def model(config, name: str, closure=None):
     return hg.Model(flow, hg.RK4(), closure, dt=config.dt, forcing=air.forcing)
 
 
+def atmosphere(config):
+    """(grid, forcing with orography, land and start)."""
+    return _inputs(config.truncation, config.inputs)
+
+
 @functools.cache
-def _air(truncation: int, inputs: str):
+def _inputs(truncation: int, inputs: str):
     grid = hg.Sphere(truncation)
     return grid, qg3.read(inputs, grid) if inputs else qg3.winter(grid)
 
@@ -67,7 +73,7 @@ def _air(truncation: int, inputs: str):
 def _analyses(config, folder):
     """Six-hourly truth, and the imperfect model's forecasts from each to the next."""
     truth, six, day = model(config, "truth"), _six(config), round(DAY / config.dt)
-    start = truth.encode({"q": _air(config.truncation, config.inputs)[1].start})
+    start = truth.encode({"q": atmosphere(config)[1].start})
     state, _ = ROLL(truth, start, config.spin_up * day, every=day, save=None)
     pick = lambda model, state: model.view(state)["q"]
     _, out = ROLL(truth, state, config.analyses * day, every=six, save=pick)
@@ -106,18 +112,16 @@ def mean_increment(data) -> closures.BiasCorrection:
 
 def _closure(config, seed, data):
     """(mean increment + untrained network scaled to the rest of the increments, that rest)."""
-    q, pairs = _training(data)
+    _, pairs = _training(data)
     rest = pairs["S"] - pairs["S"].mean(0)
     sizes = (3, config.width, config.width, 3)
     net = nn.PolarCNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu)
     network = hg.NetworkClosure.from_data(net, {"q": pairs["q"]}, {"q": rest})
-    mean = closures.BiasCorrection({"q": jnp.asarray(pairs["S"].mean(0))})
-    cast = lambda a: a.astype(q.dtype) if eqx.is_inexact_array(a) else a  # as the model would: files then fit
-    return jax.tree.map(cast, hg.Sum(mean, network)), {"q": pairs["q"], "S": rest}, q
+    return hg.Sum(mean_increment(data), network), {"q": pairs["q"], "S": rest}
 
 
 def _offline(config, seed, data, folder):
-    both, pairs, _ = _closure(config, seed, data)
+    both, pairs = _closure(config, seed, data)
     steps = config.offline_steps
     order = batches.samples(pairs, batch=16, steps=steps, key=jr.fold_in(jr.key(1), seed))
     trained, log = hg.fit(
@@ -133,7 +137,7 @@ def _online(config, seed, data, offline, folder):
     steps, key = config.online_steps, jr.fold_in(jr.key(2), seed)
     order = hg.windows({"q": q}, length=config.horizon + 1, batch=8, steps=steps, key=key)
     trained, log = hg.fit(
-        model(config, "model", _load(config, data, offline)), order,
+        model(config, "model", _load(offline)), order,
         hg.online(hg.metrics.mse("q"), every=_six(config), chunk=2),
         optax.adam(optax.cosine_decay_schedule(1e-3, steps)),
         where=lambda m: m.closure.parts[1].net, key=jr.key(seed),
@@ -148,8 +152,9 @@ def _save(folder, closure, log):
         temporary.write_text(json.dumps([record["loss"] for record in log]))
 
 
-def _load(config, data, folder):
-    return checkpoint.load(folder / "closure.ckpt", _closure(config, 0, data)[0])
+def _load(folder):
+    file = folder / "closure.ckpt"
+    return checkpoint.load(file, blueprint(checkpoint.read_header(file)["tree"]))
 
 
 def _climate(config, name, closure, data, folder, first=-1):
@@ -177,7 +182,7 @@ def _scores(config, name, closure, data, reference, folder):
         q = file["q"]
     n = 4 * (len(q) - 1) // 5
     guesses = _forecast(config, model(config, name, closure), q[n:-1])
-    weight = np.cos(np.radians(_air(config.truncation, config.inputs)[0].latitude))[:, None]
+    weight = np.cos(np.radians(atmosphere(config)[0].latitude))[:, None]
     rms = lambda a: np.sqrt((weight * a**2).mean((-2, -1)) / weight.mean())
     first = np.sqrt((rms(np.asarray(guesses, float) - q[n + 1 :]) ** 2).mean(0))
     scores = {"first guess": first.tolist(), "mean u": rms(u).tolist(), "deviation of u": rms(v).tolist()}

@@ -12,6 +12,7 @@ from hybridgcm.equations import layers as stack
 from hybridgcm.equations.base import AbstractEquation, reference_eigenvalue, roughness
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
+from hybridgcm.grids.sphere import ROTATION
 
 DAY = 86400.0
 
@@ -169,7 +170,7 @@ class QuasiGeostrophic(AbstractEquation):
         return cls(grid, [[0.0]], [1.0], drag=drag, tau=1 / rate if rate else np.inf, order=order, **kwargs)
 
     @classmethod
-    def qg3(cls, grid, *, radii=(7e5, 4.5e5), rotation=7.292e-5, orography=None, land=None, tau=2 * DAY, **kwargs):
+    def qg3(cls, grid, *, radii=(7e5, 4.5e5), rotation=ROTATION, orography=None, land=None, tau=2 * DAY, **kwargs):
         """Marshall and Molteni's three levels, 200, 500 and 800 hPa, on a sphere; the forcing S is the model's.
 
         q is the potential vorticity without f: dq/dt = −J(ψ, q) − (2Ω/a²) ∂ψ/∂λ − ..., so waves go west. `radii` of

@@ -42,7 +42,7 @@ class Sphere(AbstractGrid):
     x is a λ cos φ and y is a φ: derivatives are per metre. `zonal_derivative` is (1/a) ∂/∂λ, that of the equator,
     where `beta` = 2Ω/a belongs.
 
-    Memory: two tables of (T + 1)(T + 3) nlat numbers; 15 MB each at T170 in float32, 120 MB at T341.
+    Memory: two tables of (T + 1)(T + 3) nlat/2 numbers; 15 MB each at T170 in float32, 120 MB at T341.
     Raises `ValueError` for a truncation below 1, a radius that is not positive and unknown `products`.
     """
 
