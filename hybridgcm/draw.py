@@ -107,7 +107,7 @@ def profile(ax, latitude, panel: Mapping, styles=None, power: int = 0):
         ax.plot(latitude[name], a, label=name, **properties(styles, name, panel))
     ax.axhline(0, color="#444444", linewidth=0.7, zorder=1)
     ax.set(xlim=(-90, 90))
-    ax.set_xticks(LATITUDES, [compass(y, "NS") for y in LATITUDES])
+    ax.set_xticks(LATITUDES[1:-1], [compass(y, "NS") for y in LATITUDES[1:-1]])  # five labels fit a narrow panel
     ax.grid()
 
 

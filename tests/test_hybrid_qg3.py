@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
-from experiments.hybrid_qg3 import run, stages  # noqa: E402
+from experiments.hybrid_qg3 import atmosphere, run  # noqa: E402
 from experiments.hybrid_qg3.config import SMOKE, Config  # noqa: E402
 
 
@@ -24,7 +24,7 @@ def test_settings_that_do_not_fit_are_told():
 
 
 def test_the_model_is_wrong_where_it_says():
-    truth, model = (stages.model(SMOKE, name).equation for name in ("truth", "model"))
+    truth, model = (atmosphere.model(SMOKE, name).equation for name in ("truth", "model"))
     assert float(model.drag.max()) < float(truth.drag.min())
     assert float(model.relaxation) < float(truth.relaxation)
     assert float(abs(2 * model.topography - truth.topography).max()) < 1e-6 * float(abs(truth.topography).max())
@@ -33,7 +33,10 @@ def test_the_model_is_wrong_where_it_says():
 def test_the_smoke_run_reports(tmp_path):
     report = run.main(["--preset", "smoke", "--seeds", "1", "--out", str(tmp_path / "run")])
     table = json.loads((report.parent / "report.json").read_text())
-    assert list(table) == ["truth", "no correction", "mean increment", "network, offline", "network, online"]
+    assert list(table) == [
+        "truth", "no correction", "tuned hyperdiffusion", "mean increment", "mean increment, gradient-free",
+        "network, offline", "network, offline, then gradient-free", "network, online",
+    ]  # fmt: skip
     assert table["truth"]["first guess"]["mean"] < 1e-3 * table["no correction"]["first guess"]["mean"]
     assert table["mean increment"]["first guess"]["mean"] < table["no correction"]["first guess"]["mean"]
     text = report.read_text()

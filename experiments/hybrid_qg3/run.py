@@ -1,12 +1,13 @@
-"""An imperfect three-level atmosphere, corrected by what its analysis increments teach: offline, then online.
+"""A three-level atmosphere that is not the truth, corrected by what its increments teach: offline, then online.
 
     python experiments/hybrid_qg3/run.py [--preset NAME] [--inputs qg3_t21.nc] [--out FOLDER] [--FIELD VALUE ...]
 
-Presets: `laptop` (default: T21, five networks, half an hour on two cores), `smoke` (a minute). The model lacks half the
-orography, all roughness of land, and has friction and relaxation that are too weak. Corrections: the mean increment,
-and beside it a network for what depends on the state, fitted to increments, then trained through the solver. Scores on
-days that nothing was trained on: six-hour first guess, and the climate of a free run. The same command goes on after a
-kill. Results: report.md, report.json, figures; the closures in stages/.
+Presets: `imperfect` (default): half the orography, no roughness of land, friction and relaxation too weak; `coarse`:
+right physics at T21, truth at T42; each with five networks, half an hour to an hour on two cores; `smoke` and
+`coarse-smoke`: a minute. Corrections: hyperdiffusion tuned; the mean increment; beside it a network for what depends on
+the state, fitted to increments, then trained through the solver; and amplitudes of both found without gradients. Scores
+on days that nothing was trained on: six-hour first guess, and the climate of a free run. The same command goes on after
+a kill. Results: report.md, report.json, figures; the closures in stages/.
 """
 
 import sys

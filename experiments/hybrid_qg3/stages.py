@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -12,92 +11,60 @@ import numpy as np
 import optax
 
 import hybridgcm as hg
+from experiments.hybrid_qg3 import climates
+from experiments.hybrid_qg3.atmosphere import atmosphere, forecast, model, rms, six_hours, truth_run
 from experiments.hybrid_qg3.config import DAY
-from hybridgcm import batches, checkpoint, closures, nn, qg3
+from hybridgcm import batches, checkpoint, closures, nn
 from hybridgcm.blueprint import blueprint
 from hybridgcm.files import atomic
-
-ROLL = eqx.filter_jit(hg.rollout)
 
 
 def everything(run) -> dict:
     """{name of a model: list over seeds of its scores}, with "truth" for a second run of the truth itself."""
     config, plain = run.config, _plain(run.config)
     data = run.stage("analyses", plain, lambda folder: _analyses(config, folder))
-    reference = run.stage("climate-truth", plain | {"data": data}, lambda f: _climate(config, "truth", None, data, f))
+    reference = run.stage("climate-truth", plain | {"data": data}, lambda f: climates.free(config, "truth", data, f))
     found = {}
 
-    def score(label, name, closure, *sources):
+    def score(label, name, model_of, *sources, kind="model"):
         inputs = plain | {"data": data, "truth": reference, "model": name}
         inputs |= {f"source{i}": source for i, source in enumerate(sources)}
-        out = run.stage(f"scores-{label}", inputs, lambda f: _scores(config, name, closure(), data, reference, f))
+        build = lambda folder: _scores(config, kind, model_of(), data, reference, folder)
+        out = run.stage(f"scores-{label}", inputs, build)
         found.setdefault(name, []).append(json.loads((out / "scores.json").read_text()) | {"folder": str(out.name)})
 
-    score("truth", "truth", lambda: None)
-    score("none", "no correction", lambda: None)
-    score("mean", "mean increment", lambda: mean_increment(data))
+    corrected = lambda folder: lambda: model(config, "model", _load(folder))
+    score("truth", "truth", lambda: model(config, "truth"), kind="truth")
+    score("none", "no correction", lambda: model(config, "model"))
+    if config.hyperdiffusion:
+        best = run.stage("hyperdiffusion", plain | {"data": data}, lambda f: climates.hyperdiffusion(config, data, f))
+        tau = json.loads((best / "tau.json").read_text())["days"]
+        score("hyperdiffusion", "tuned hyperdiffusion", lambda: model(config, "model", tau=tau), best)
+    score("mean", "mean increment", lambda: model(config, "model", mean_increment(data)))
+    tuned = run.stage("tuned-mean", plain | {"data": data}, functools.partial(_tuned, config, 0, data, None))
+    score("tuned-mean", "mean increment, gradient-free", corrected(tuned), tuned)
     for seed in range(config.seeds):
         inputs = plain | {"data": data, "seed": seed}
         offline = run.stage(f"offline-{seed}", inputs, functools.partial(_offline, config, seed, data))
-        online = run.stage(
-            f"online-{seed}", inputs | {"start": offline}, functools.partial(_online, config, seed, data, offline)
-        )
-        for label, folder in (("offline", offline), ("online", online)):
-            score(f"{label}-{seed}", f"network, {label}", functools.partial(_load, folder), folder)
+        after = inputs | {"start": offline}
+        online = run.stage(f"online-{seed}", after, functools.partial(_online, config, seed, data, offline))
+        free = run.stage(f"tuned-{seed}", after, functools.partial(_tuned, config, seed, data, offline))
+        for label, name, folder in (
+            ("offline", "network, offline", offline),
+            ("tuned", "network, offline, then gradient-free", free),
+            ("online", "network, online", online),
+        ):
+            score(f"{label}-{seed}", name, corrected(folder), folder)
     return found
 
 
-def model(config, name: str, closure=None):
-    """The truth, or the imperfect model with a closure."""
-    grid, air = atmosphere(config)
-    if name == "truth":
-        flow = hg.QuasiGeostrophic.qg3(grid, orography=air.orography, land=air.land)
-    else:
-        drag = np.full(grid.shape, 1 / (config.friction * DAY))
-        rate = 1 / (config.relaxation * DAY)
-        flow = hg.QuasiGeostrophic.qg3(grid, orography=config.orography * air.orography, drag=drag, relaxation=rate)
-    return hg.Model(flow, hg.RK4(), closure, dt=config.dt, forcing=air.forcing)
-
-
-def atmosphere(config):
-    """(grid, forcing with orography, land and start)."""
-    return _inputs(config.truncation, config.inputs)
-
-
-@functools.cache
-def _inputs(truncation: int, inputs: str):
-    grid = hg.Sphere(truncation)
-    return grid, qg3.read(inputs, grid) if inputs else qg3.winter(grid)
-
-
 def _analyses(config, folder):
-    """Six-hourly truth, and the imperfect model's forecasts from each to the next."""
-    truth, six, day = model(config, "truth"), _six(config), round(DAY / config.dt)
-    start = truth.encode({"q": atmosphere(config)[1].start})
-    state, _ = ROLL(truth, start, config.spin_up * day, every=day, save=None)
-    pick = lambda model, state: model.view(state)["q"]
-    _, out = ROLL(truth, state, config.analyses * day, every=six, save=pick)
-    q = out["save"]
-    guesses = _forecast(config, model(config, "model"), q[:-1])
-    np.savez(folder / "data.npz", q=np.asarray(q), guesses=np.asarray(guesses))
+    """Six-hourly truth, and the model's forecasts from each to the next."""
+    q = truth_run(config)
+    np.savez(folder / "data.npz", q=q, guesses=np.asarray(forecast(config, model(config, "model"), q[:-1])))
 
 
-def _six(config) -> int:
-    return round(DAY / 4 / config.dt)
-
-
-def _forecast(config, with_closure, q):
-    six = _six(config)
-
-    @eqx.filter_jit
-    def run(model, q):
-        one = lambda x: model.view(hg.rollout(model, model.encode({"q": x}), six, every=six, save=None)[0])["q"]
-        return jax.lax.map(one, q)
-
-    return run(with_closure, jnp.asarray(q))
-
-
-def _training(data) -> tuple[np.ndarray, dict]:
+def training(data) -> tuple[np.ndarray, dict]:
     """(analyses, {"q": forecasts, "S": increments}) of the first four fifths."""
     with np.load(data / "data.npz") as file:
         q, guesses = file["q"], file["guesses"]
@@ -107,12 +74,12 @@ def _training(data) -> tuple[np.ndarray, dict]:
 
 def mean_increment(data) -> closures.BiasCorrection:
     """The increment that all have in common."""
-    return closures.BiasCorrection.from_increments({"q": _training(data)[1]["S"]})
+    return closures.BiasCorrection.from_increments({"q": training(data)[1]["S"]})
 
 
 def _closure(config, seed, data):
     """(mean increment + untrained network scaled to the rest of the increments, that rest)."""
-    _, pairs = _training(data)
+    _, pairs = training(data)
     rest = pairs["S"] - pairs["S"].mean(0)
     sizes = (3, config.width, config.width, 3)
     net = nn.PolarCNN(sizes, (5, 3, 3), key=jr.key(seed), activation=jax.nn.gelu)
@@ -133,17 +100,31 @@ def _offline(config, seed, data, folder):
 
 
 def _online(config, seed, data, offline, folder):
-    q = _training(data)[0]
+    q = training(data)[0]
     steps, key = config.online_steps, jr.fold_in(jr.key(2), seed)
     order = hg.windows({"q": q}, length=config.horizon + 1, batch=8, steps=steps, key=key)
     trained, log = hg.fit(
         model(config, "model", _load(offline)), order,
-        hg.online(hg.metrics.mse("q"), every=_six(config), chunk=2),
+        hg.online(hg.metrics.mse("q"), every=six_hours(config), chunk=2),
         optax.adam(optax.cosine_decay_schedule(1e-3, steps)),
         where=lambda m: m.closure.parts[1].net, key=jr.key(seed),
         checkpoints=checkpoint.Checkpoints(folder / "checkpoints"), every=50, progress=f"online {seed}",
     )  # fmt: skip
     _save(folder, trained.closure, log)
+
+
+def _tuned(config, seed, data, offline, folder):
+    """Amplitudes per level of the mean increment and of the offline network, by ensemble Kalman inversion."""
+    parts = (mean_increment(data),) if offline is None else _load(offline).parts
+    closure = hg.Sum(*(hg.Scaled(part, jnp.ones((3, 1, 1))) for part in parts))
+    target, noise = climates.target(config, training(data)[0])
+    found, log = hg.eki(
+        model(config, "model", closure), climates.statistics(config, data), target, noise,
+        where=lambda m: tuple(part.amplitude for part in m.closure.parts), spread=0.3,
+        members=config.members, iterations=config.iterations, key=jr.fold_in(jr.key(3), seed),
+        callback=lambda i, _, record: print(f"gradient-free {seed}, {i}: misfit {record['misfit']:.3g}", flush=True),
+    )  # fmt: skip
+    _save(folder, found.closure, [{"loss": record["misfit"]} for record in log])
 
 
 def _save(folder, closure, log):
@@ -157,35 +138,15 @@ def _load(folder):
     return checkpoint.load(file, blueprint(checkpoint.read_header(file)["tree"]))
 
 
-def _climate(config, name, closure, data, folder, first=-1):
-    """Mean and deviation in time of u `[level, y, x]` of a free run from an analysis; not finite if it blew up."""
-    free, day = model(config, name, closure), round(DAY / config.dt)
-    with np.load(data / "data.npz") as file:
-        start = free.encode({"q": jnp.asarray(file["q"][first])})
-    state, _ = ROLL(free, start, config.spin_up * day, every=day, save=None)
-
-    def moments(model, state):
-        u = model.view(state)["u"]
-        return {"u": u, "square": u**2}
-
-    _, out = ROLL(free, state, config.climate * day, every=10 * day, save=lambda m, s: 0.0, mean=moments)
-    u, square = (np.asarray(out["mean"][key], float).mean(0) for key in ("u", "square"))
-    np.savez(folder / "climate.npz", u=u, deviation=np.sqrt(np.maximum(square - u**2, 0)))
-
-
-def _scores(config, name, closure, data, reference, folder):
-    """scores.json: first guess and climate errors, rms per level; the climate beside it."""
-    _climate(config, name, closure, data, folder, first=0 if name == "truth" else -1)
-    with np.load(folder / "climate.npz") as mine, np.load(reference / "climate.npz") as truth:
-        u, v = mine["u"] - truth["u"], mine["deviation"] - truth["deviation"]
+def _scores(config, kind, flow, data, reference, folder):
+    """scores.json: first guess and errors of the climate, per level; the climate beside it."""
+    climates.free(config, kind, data, folder, flow, first=0 if kind == "truth" else -1)
     with np.load(data / "data.npz") as file:
         q = file["q"]
     n = 4 * (len(q) - 1) // 5
-    guesses = _forecast(config, model(config, name, closure), q[n:-1])
-    weight = np.cos(np.radians(atmosphere(config)[0].latitude))[:, None]
-    rms = lambda a: np.sqrt((weight * a**2).mean((-2, -1)) / weight.mean())
-    first = np.sqrt((rms(np.asarray(guesses, float) - q[n + 1 :]) ** 2).mean(0))
-    scores = {"first guess": first.tolist(), "mean u": rms(u).tolist(), "deviation of u": rms(v).tolist()}
+    guesses = forecast(config, flow, q[n:-1])
+    first = np.sqrt((rms(atmosphere(config)[0], np.asarray(guesses, float) - q[n + 1 :]) ** 2).mean(0))
+    scores = {"first guess": first.tolist()} | climates.errors(config, folder, reference)
     with atomic(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(scores))
 
