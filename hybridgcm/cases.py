@@ -1,8 +1,8 @@
 """Standard cases on the sphere: equations and initial states, with their exact answers where there is one.
 
 Each takes a `Sphere`, which should have `RADIUS`, and returns a `Case`; run it with
-`model = hg.Model(case.equation, hg.SIL3(), dt=600.0)` and `hg.rollout(model, model.encode(case.start), ...)`.
-Heights are h = (φ + mean)/g + bottom: see `height`.
+`model = hg.Model(case.equation, hg.SIL3(), case.closure, dt=600.0)` and
+`hg.rollout(model, model.encode(case.start), ...)`. Heights are h = (φ + mean)/g + bottom: see `height`.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields
+from hybridgcm._typing import Fields, Numbers
+from hybridgcm.closures import AbstractClosure, RingForcing
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic, ShallowWater, Tracers
 from hybridgcm.grids import Sphere, legendre
 from hybridgcm.grids.sphere import ROTATION
@@ -23,11 +24,15 @@ DAY = 86400.0
 
 
 class Case(NamedTuple):
-    """An `equation`, its `start` `[layer, y, x]` by name, and `exact`, the same at a time in s; None if unknown."""
+    """An `equation`, its `start` `[layer, y, x]` by name, and `exact`, the same at a time in s; None if unknown.
+
+    `closure` is what drives the flow, if anything does.
+    """
 
     equation: AbstractEquation
     start: Fields
     exact: Callable[[float], Fields] | None
+    closure: AbstractClosure | None = None
 
 
 def height(equation: ShallowWater, fields: Fields) -> Float[Array, "layer y x"]:
@@ -84,16 +89,55 @@ def williamson2(grid: Sphere, angle: float = 0.0) -> Case:
     return case._replace(exact=lambda t: case.start)
 
 
+def williamson2_layers(
+    grid: Sphere,
+    angle: float = 0.0,
+    *,
+    speeds: Numbers = (20.0, 10.0),
+    depths: Numbers = (3000.0, 3000.0),
+    density: Numbers = (1000.0, 1500.0),
+    ridge: float = 1000.0,
+) -> Case:
+    """Case 2 in layers over a ridge: each turns as a solid at its own speed, and the whole is steady.
+
+    u = U cos φ', U `speeds` in m/s per layer, top first, φ' the latitude about the axis that leans by `angle`, h_b =
+    `ridge` cos²φ' in m. Centrifugal and Coriolis force and pressure balance where the Montgomery potentials are M =
+    const − (aΩU + U²/2) sin²φ'; R φ = M − g h_b, R the `coupling`, then gives the thicknesses about the mean `depths`
+    (m) for the ratios of `density`. All are polynomials of second degree: exact at any truncation.
+    Williamson et al. (1992), case 2, in every layer; M as in Vallis (2017), doi:10.1017/9781107588417, section 3.3.
+    Raises `ValueError` if a layer would be without water somewhere.
+    """
+    lam, phi = _points(grid)
+    U, rho = np.asarray(speeds, float)[:, None, None], np.asarray(density, float)
+    axis = np.broadcast_to(_tilted(lam, phi, angle), grid.shape)
+    coupling = np.minimum(rho[:, None], rho) / rho[:, None]
+    slope = np.linalg.solve(coupling, GRAVITY * ridge - (grid.radius * ROTATION * U + U**2 / 2)[:, 0])[:, None]
+    bottom = GRAVITY * ridge * (1 - axis**2)
+    flow = _layers(grid, 2 * ROTATION * axis, depths, density, bottom, slope * (axis**2 - 1 / 3))
+    zeta = jnp.asarray(2 * U / grid.radius * axis, grid.dtype)
+    start = flow.start | {"zeta": zeta}
+    return flow._replace(start=start, exact=lambda t: start)
+
+
+def rest_over_mountain(grid: Sphere, depths: Numbers = (1e3, 2e3, 3e3), density: Numbers = (1.0, 1.1, 1.3)) -> Case:
+    """Layers at rest over the mountain of case 5, which stay so: flat interfaces, φ = −g h_b in the lowest alone.
+
+    `depths` in m beside the mountain and `density` (its ratios count), top first. Where pressure and slope do not
+    cancel, currents begin to run up and down. Raises `ValueError` if the mountain reaches out of the lowest layer.
+    """
+    bottom, layers = _mountain(grid), len(np.atleast_1d(depths))
+    phi = -bottom * (np.arange(layers) == layers - 1)[:, None, None]
+    flow = _layers(grid, np.asarray(grid.coriolis(ROTATION)), depths, density, bottom, phi)
+    return flow._replace(exact=lambda t: flow.start)
+
+
 def williamson5(grid: Sphere) -> Case:
     """Zonal flow of 20 m/s over an isolated mountain of 2000 m at 30N, 270E. No exact answer.
 
     Williamson et al. (1992), doi:10.1016/S0021-9991(05)80016-6, case 5.
     """
     lam, phi = _points(grid)
-    u, size = 20.0, np.pi / 9
-    far = np.sqrt(np.minimum(size**2, (lam - 1.5 * np.pi) ** 2 + (phi - np.pi / 6) ** 2))
-    bottom = 2000 * GRAVITY * (1 - far / size)
-    bottom = np.asarray(grid.to_grid(grid.to_spectral(jnp.asarray(bottom, grid.dtype))), float)
+    u, bottom = 20.0, _mountain(grid)
     surface = 5960 * GRAVITY - (grid.radius * ROTATION * u + u**2 / 2) * np.sin(phi) ** 2
     zeta = 2 * u / grid.radius * np.sin(phi) + 0 * lam
     return _shallow(grid, zeta, surface - bottom, f=np.asarray(grid.coriolis(ROTATION)), topography=bottom)
@@ -180,6 +224,32 @@ def gravity_wave(grid: Sphere, degree: int = 2, order: int = 1, depth: float = 1
     return Case(equation, at(0.0), at)
 
 
+def turbulence(
+    grid: Sphere,
+    dt: float,
+    *,
+    rate: float = 1.157e-5,
+    degree: int = 16,
+    friction: float = 100 * DAY,
+    tau: float = DAY / 4,
+    rotation: float = ROTATION,
+) -> Case:
+    """Barotropic flow from rest, stirred at random about one total `degree`, that organises itself into zonal jets.
+
+    ∂ζ/∂t = −u·∇(ζ + f) + F − ζ/`friction` − (λ/λ₀)⁴ζ/`tau`, F a `RingForcing` one degree wide that gives energy at the
+    `rate` ε (m² s⁻³) with steps of `dt` (s, the model's); time scales in s, tau that at the truncation; `rotation` Ω in
+    rad s⁻¹. On average dE/dt = ε − 2E/friction − hyperdiffusion: E goes to ½ ε friction (1 − exp(−2t/friction)), here
+    50 m² s⁻², less what hyperdiffusion takes. Eddies grow until waves stop them at Rhines' degree √(Ωa/U), U = √(2E),
+    and jets of that width follow. Draws come from the key that `encode` is given. No exact answer.
+    Vallis and Maltrud (1993), doi:10.1175/1520-0485(1993)023<1346:GOMFAJ>2.0.CO;2; on the sphere Nozawa and Yoden
+    (1997), Phys. Fluids 9, 2081; jets of Rhines' width: Scott and Polvani (2007), doi:10.1175/JAS4003.1.
+    """
+    wavenumber = np.sqrt(degree * (degree + 1)) / grid.radius
+    stirring = RingForcing(rate, wavenumber=wavenumber, width=1 / grid.radius, dt=dt)
+    equation = QuasiGeostrophic.barotropic(grid, beta=grid.beta(rotation), drag=1 / friction, tau=tau)
+    return Case(equation, _layer(grid, q=np.zeros(1)), None, stirring)
+
+
 def _points(grid: Sphere) -> tuple[np.ndarray, np.ndarray]:
     return np.radians(grid.longitude)[None, :], np.radians(grid.latitude)[:, None]
 
@@ -189,6 +259,15 @@ def _tilted(lam, phi, angle) -> np.ndarray:
     return np.sin(phi) * np.cos(angle) - np.cos(lam) * np.cos(phi) * np.sin(angle)
 
 
+def _mountain(grid: Sphere) -> np.ndarray:
+    """g h_b of the cone of case 5 on the resolved modes, m² s⁻²."""
+    lam, phi = _points(grid)
+    size = np.pi / 9
+    far = np.sqrt(np.minimum(size**2, (lam - 1.5 * np.pi) ** 2 + (phi - np.pi / 6) ** 2))
+    bottom = 2000 * GRAVITY * (1 - far / size)
+    return np.asarray(grid.to_grid(grid.to_spectral(jnp.asarray(bottom, grid.dtype))), float)
+
+
 def _haurwitz(lam, phi, w, K, R) -> np.ndarray:
     """Vorticity of the Rossby-Haurwitz wave."""
     return 2 * w * np.sin(phi) - K * np.sin(phi) * np.cos(phi) ** R * (R**2 + 3 * R + 2) * np.cos(R * lam)
@@ -196,6 +275,16 @@ def _haurwitz(lam, phi, w, K, R) -> np.ndarray:
 
 def _layer(grid: Sphere, **fields) -> Fields:
     return {name: jnp.asarray(np.broadcast_to(a, grid.shape), grid.dtype)[None] for name, a in fields.items()}
+
+
+def _layers(grid: Sphere, f, depths, density, topography, phi) -> Case:
+    """Layers of mean `depths` (m) at rest, with the anomalies `phi` of their thickness."""
+    equation = ShallowWater(grid, f, GRAVITY * np.asarray(depths, float), density=density, topography=topography)
+    thin = (phi + np.asarray(equation.mean, float)[:, None, None]).min((1, 2))
+    if not (thin > 0).all():
+        raise ValueError(f"every layer must have water everywhere; the least depths are {(thin / GRAVITY).tolist()} m")
+    start = {"zeta": np.zeros_like(phi), "delta": np.zeros_like(phi), "phi": phi}
+    return Case(equation, {name: jnp.asarray(a, grid.dtype) for name, a in start.items()}, None)
 
 
 def _shallow(grid: Sphere, zeta, depth, *, f, topography=None) -> Case:

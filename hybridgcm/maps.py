@@ -1,6 +1,7 @@
-"""Figures of fields on a sphere, in the manner of `plot`: maps, profiles of zonal means, movies.
+"""Figures of fields on a sphere, in the manner of `plot`: maps, hemispheres, profiles of zonal means, movies.
 
 maps({"200 hPa": psi[0], "500 hPa": psi[1]}, grid, "psi")
+hemispheres({"storm track": storms, "blocking": blocking}, grid, "z500")
 zonal_means({"200 hPa": {"Truth": u, "Model": u_model}}, grid, "u", reference="Truth")
 plot.spectra(grid.wavenumber, {"200 hPa": {"Model": grid.spectrum(density)}}, radius=grid.radius)
 
@@ -27,20 +28,31 @@ def maps(panels: Mapping, grid, name: str = "psi", *, limit=None, centre=0, colu
     Text instead of an array, and the fact that values are not finite, is printed. Raises `ValueError` for an array of
     another shape than the points of its grid.
     """
-    limit = limit or draw.bound(panels.values())
-    around = {title: _around(title, a, _of(grid, title), centre) for title, a in panels.items()}
-    with plot.style() as Figure:
-        shared = {"sharex": True, "sharey": True}
-        figure, axes = plot.subplots(Figure, panels, columns, (3.5, 2.05), (0.9, 0.1), **shared)
-        images = []
-        for ax, (title, (a, latitude, longitude)) in zip(axes.flat, around.items()):
-            images.append(draw.globe(ax, title, a, limit, plot.diverging(), latitude, longitude, centre))
-            if coastlines and images[-1]:
-                _coast(ax)
-        if drawn := [image for image in images if image]:
-            text = draw.label(name, draw.power(limit))
-            figure.colorbar(drawn[0], ax=axes, label=text, extend="both", shrink=0.85, aspect=18 * len(axes), pad=0.012)
-    return figure
+
+    def show(ax, title, a, limit, latitude, longitude):
+        image = draw.globe(ax, title, a, limit, plot.diverging(), latitude, longitude, centre)
+        if coastlines and image:
+            _coast(ax)
+        return image
+
+    return _panels(panels, grid, name, show, (3.5, 2.05), limit, centre, columns, sharex=True, sharey=True)
+
+
+def hemispheres(panels: Mapping, grid, name: str = "psi", *, edge=20, limit=None, centre=0, columns=3, coastlines=True):
+    """Maps as `maps` draws them, seen from above a pole: stereographic, so that small shapes keep theirs.
+
+    - `edge`: latitude of the rim, degrees north: 20 shows what is north of 20N, −20 what is south of 20S.
+    - `centre`: longitude that points down, degrees east; up in the south.
+
+    Prints and raises as `maps` does, and `ValueError` for a rim beyond 80 degrees.
+    """
+    if not abs(edge) <= 80:
+        raise ValueError(f"edge is a latitude within 80 degrees of the equator; got {edge}")
+
+    def show(ax, title, a, limit, latitude, longitude):
+        return _hemisphere(ax, title, a, limit, latitude, longitude, edge, centre, _coastlines() if coastlines else ())
+
+    return _panels(panels, grid, name, show, (2.7, 2.9), limit, centre, columns)
 
 
 def animation(frames: Mapping, grid, name: str = "psi", *, time=None, interval: int = 80, centre=0, **kwargs):
@@ -87,6 +99,59 @@ def zonal_means(panels: Mapping, grid, name: str = "u", *, styles=None, referenc
             figure.align_ylabels(axes[:, 0])
         draw.legend(figure, axes)
     return figure
+
+
+def _panels(panels: Mapping, grid, name: str, show, size, limit, centre, columns: int, **shared):
+    """Figure of maps that `show(ax, title, a, limit, latitude, longitude)` draws, with their colour bar."""
+    limit = limit or draw.bound(panels.values())
+    around = {title: _around(title, a, _of(grid, title), centre) for title, a in panels.items()}
+    with plot.style() as Figure:
+        figure, axes = plot.subplots(Figure, panels, columns, size, (0.9, 0.1), **shared)
+        images = [
+            show(ax, title, a, limit, latitude, longitude)
+            for ax, (title, (a, latitude, longitude)) in zip(axes.flat, around.items())
+        ]
+        if drawn := [image for image in images if image]:
+            text = draw.label(name, draw.power(limit))
+            figure.colorbar(drawn[0], ax=axes, label=text, extend="both", shrink=0.85, aspect=18 * len(axes), pad=0.012)
+    return figure
+
+
+def _hemisphere(ax, title: str, a, limit: float, latitude, longitude, edge, centre, coast):
+    """One panel of `hemispheres`; the image or None."""
+    from matplotlib.patches import Circle
+
+    side = -1 if edge < 0 else 1
+
+    def place(north, east):
+        """`[..., (x, y)]` on the plane, in radii of the circle that is the equator."""
+        r, turn = np.tan(np.radians(90 - side * np.asarray(north)) / 2), np.radians(np.asarray(east) - centre)
+        return np.stack([r * np.sin(turn), -side * r * np.cos(turn)], -1)
+
+    rim = float(np.hypot(*place(edge, centre)))
+    room = 1.2 * rim  # for the longitudes around it
+    ax.set(xlim=(-room, room), ylim=(-room, room), aspect="equal", xticks=[], yticks=[])
+    ax.set_title(title, fontsize=8.5)
+    ax.spines[:].set_visible(False)
+    if draw.absent(ax, a):
+        return None
+    inside = np.convolve(side * latitude >= abs(edge), np.ones(3), "same") > 0  # and one row beyond the rim
+    x, y = np.moveaxis(place(latitude[inside, None], longitude), -1, 0)
+    scale = 10.0 ** draw.power(limit)
+    shades = {"cmap": plot.diverging(), "vmin": -limit / scale, "vmax": limit / scale}
+    image = ax.pcolormesh(x, y, np.asarray(a)[inside] / scale, shading="gouraud", rasterized=True, **shades)
+    disc = ax.add_patch(Circle((0, 0), rim, fill=False, color="#444444", linewidth=0.7, zorder=4))
+    image.set_clip_path(disc)
+    # Of the other hemisphere, whose pole is at infinity, nothing is drawn.
+    shown = [np.where(side * line[:, 1:] > abs(edge) - 10, line, np.nan) for line in coast]
+    _outline(ax, [place(line[:, 1], line[:, 0]) for line in shown]).set_clip_path(disc)
+    look = {"color": "#444444", "linewidth": 0.4, "alpha": 0.5, "zorder": 2}
+    for north in {30, 60} - set(range(int(abs(edge)) + 1)):
+        ax.add_patch(Circle((0, 0), float(np.hypot(*place(side * north, centre))), fill=False, **look))
+    for east in range(-180, 180, 60):
+        ax.plot(*place([edge, side * 90], [east, east]).T, **look)
+        ax.text(*1.1 * place(edge, east), draw.compass(east, "EW"), ha="center", va="center", fontsize=6.5)
+    return image
 
 
 def _of(grid, title):
@@ -136,11 +201,15 @@ def _differences(lines: Mapping, latitude: Mapping, reference: str) -> dict:
 
 
 def _coast(ax):
+    for turn in (-360, 0, 360):  # what lies outside of the map is clipped
+        _outline(ax, [line + (turn, 0) for line in _coastlines()])
+
+
+def _outline(ax, lines):
     from matplotlib.collections import LineCollection
 
     look = {"colors": "#333333", "linewidths": 0.5, "alpha": 0.8, "zorder": 3}
-    for turn in (-360, 0, 360):  # what lies outside of the map is clipped
-        ax.add_collection(LineCollection([line + (turn, 0) for line in _coastlines()], **look), autolim=False)
+    return ax.add_collection(LineCollection(lines, **look), autolim=False)
 
 
 @functools.cache

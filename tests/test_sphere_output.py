@@ -282,6 +282,52 @@ def test_without_cartopy_or_its_data_there_are_no_coastlines(monkeypatch, coast,
     assert len(images(figure)) == 1 and not lines(figure)
 
 
+@pytest.mark.parametrize(("edge", "centre"), [(20, 0), (0, -90), (-30, 150)])
+def test_a_hemisphere_is_stereographic_from_its_pole_to_its_rim(run, edge, centre):
+    """A point is tan((90° − |φ|)/2) from the pole; seen from above, east is counter-clockwise in the north."""
+    psi, side = run[1]["psi"][-1, 0], -1 if edge < 0 else 1
+    (mesh,) = images(maps.hemispheres({"a": psi}, GRID, edge=edge, centre=centre, limit=1.0))
+    x, y = np.moveaxis(mesh.get_coordinates(), -1, 0)
+    north = side * (90 - 2 * np.degrees(np.arctan(np.hypot(x, y))))
+    east = np.mod(np.degrees(np.arctan2(x, -side * y)) + centre, 360)
+    rows = [row for row in range(len(x)) if abs(north[row, 0]) < 89.9]  # but for that of the pole itself
+    drawn = np.rint(np.interp(north[rows, 0], GRID.latitude, np.arange(32))).astype(int)
+    np.testing.assert_allclose(north[rows], GRID.latitude[drawn][:, None] + 0 * x[rows], atol=1e-9)
+    columns = np.rint(east[rows[0]] / 5.625).astype(int) % 64
+    np.testing.assert_allclose(np.cos(np.radians(east[rows] - GRID.longitude[columns])), 1, atol=1e-9)
+    np.testing.assert_array_equal(np.asarray(mesh.get_array())[rows], psi[drawn][:, columns])
+    assert set(np.flatnonzero(side * GRID.latitude >= abs(edge))) < set(drawn), "it is filled up to the rim"
+    rim = np.tan(np.radians(90 - abs(edge)) / 2)
+    assert mesh.get_clip_path() is not None and rim in [pytest.approx(patch.radius) for patch in mesh.axes.patches]
+    (zero,) = (text.get_position() for text in mesh.axes.texts if text.get_text() == "0°")
+    turn = np.radians(-centre)
+    np.testing.assert_allclose(zero, 1.1 * rim * np.array([np.sin(turn), -side * np.cos(turn)]), atol=1e-12)
+
+
+def test_hemispheres_share_a_scale_and_say_what_is_wrong(run):
+    psi = run[1]["psi"][-1]
+    figure = maps.hemispheres(dict(zip(LEVELS, psi)) | {"gone": "blew up"}, GRID, columns=2)
+    found = images(figure)
+    assert len(found) == 3 and len({mesh.get_clim() for mesh in found}) == 1
+    assert {*LEVELS, "blew up", "60°E", "psi (10⁸ m² s⁻¹)"} <= set(texts(figure))
+    with pytest.raises(ValueError, match="edge is a latitude within 80 degrees of the equator; got 85"):
+        maps.hemispheres({"a": psi[0]}, GRID, edge=85)
+    with pytest.raises(ValueError, match=r"a has shape \(3, 4\)"):
+        maps.hemispheres({"a": np.ones((3, 4))}, GRID)
+
+
+def test_coastlines_of_a_hemisphere_stay_in_it(monkeypatch):
+    """From 10S to 80N along 60E: what lies south of the rim, whose pole would be at infinity, is left out."""
+    monkeypatch.setattr(maps, "_coastlines", lambda: (np.stack([np.full(10, 60.0), np.arange(-10, 90, 10.0)], 1),))
+    (line,) = lines(maps.hemispheres({"a": np.ones(GRID.shape)}, GRID, edge=20))
+    shown = line[np.isfinite(line[:, 0])]
+    np.testing.assert_allclose(np.degrees(np.arctan2(shown[:, 0], -shown[:, 1])), 60)
+    np.testing.assert_allclose(np.hypot(*shown.T), np.tan(np.radians(90 - np.arange(20, 90, 10)) / 2))
+    assert not lines(maps.hemispheres({"a": np.ones(GRID.shape)}, GRID, coastlines=False))
+    monkeypatch.setattr(maps, "_coastlines", lambda: ())  # as without cartopy
+    assert not lines(maps.hemispheres({"a": np.ones(GRID.shape)}, GRID))
+
+
 def test_zonal_means_show_the_means_and_the_difference(run):
     u, coarse = run[1]["u"], hg.Sphere(10)
     cos = 30 * np.cos(np.radians(coarse.latitude))

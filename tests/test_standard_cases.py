@@ -42,11 +42,24 @@ def test_norms_are_those_of_exact_and_of_finer_answers(folder):
     assert 11 < wave["speed"] < 12.2 and abs(wave["amplitude"] - 1) < 0.1 and wave["shape"] < 0.02
 
 
+def test_a_year_of_turbulence_closes_its_budget_and_has_jets(folder):
+    (year,) = json.loads((folder / "turbulence.json").read_text())
+    assert year["truncation"] == 31 and year["days"] == 360 and year["residual"] < 1e-3, year
+    assert abs(year["stirring"] - 1) < 4 * year["stirring_error"] < 0.2, year
+    # energy of the second half against what stirring and hyperdiffusion leave for drag; it still varies in time
+    assert abs(year["energy"] / year["balance"] - 1) < 0.12 and 0 < year["spent"]["hyperdiffusion"] < 0.6, year
+    assert year["zonal"] > 0.13 and year["jets"] >= 2 and 0.5 < year["degree"] / year["rhines"] < 1.5, year
+
+
 def test_the_report_has_its_tables_and_figures(folder):
     text = (folder / "report.md").read_text()
-    for words in ("| Williamson 2, angle 0 | height | T21 | float64 | 5 | exact |", "largest relative change of mass"):
+    for words in (
+        "| Williamson 2, angle 0 | height | T21 | float64 | 5 | exact |",
+        "largest relative change of mass",
+        "T31 | float32 |",
+    ):
         assert words in text, words
-    for name in ("errors", "convergence", "williamson5", "williamson6", "galewsky"):
+    for name in ("errors", "convergence", "williamson5", "williamson6", "galewsky", "turbulence"):
         assert f"({name}.png)" in text
         assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG", name
 
@@ -54,7 +67,7 @@ def test_the_report_has_its_tables_and_figures(folder):
 def test_a_finished_run_is_not_run_again(folder):
     done = call("--preset", "smoke", "--out", folder)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("done before") == 20 and "starts" not in done.stdout
+    assert done.stdout.count("done before") == 21 and "starts" not in done.stdout
 
 
 def test_help_is_shown_and_what_does_not_fit_is_refused_without_jax(tmp_path):
@@ -64,6 +77,7 @@ def test_help_is_shown_and_what_does_not_fit_is_refused_without_jax(tmp_path):
     code = code.format(PROGRAM[1]) + "assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--truncations" in done.stdout, done.stderr[-2000:]
-    done = call("--dt", "3600", "--truncations", "5", "42", "--out", tmp_path / "r")
+    done = call("--dt", "3600", "--truncations", "5", "42", "--turbulence", "16", "--out", tmp_path / "r")
     assert done.returncode == 2 and "dt=3600 s must" in done.stderr and "at least 10" in done.stderr
+    assert "turbulence must be at least 21" in done.stderr
     assert not (tmp_path / "r").exists()

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import double, eddies, error, run, slope, wave
+from test_sphere import white
 
 import hybridgcm as hg
+from hybridgcm.grids.sphere import ROTATION
 
 F, PHI = 1e-4, 1e3  # s-1, m2 s-2: gravity waves at 32 m/s, deformation radius 316 km
 LENGTH = 4e6
@@ -161,6 +163,95 @@ def gravity_mode(grid, H, mode, omega, time):
     return {"phi": 1e-6 * (H * mode)[:, None, None] * cos, "delta": delta, "zeta": 0 * delta}
 
 
+# On the sphere
+
+RHO, DEPTHS = [1000.0, 1100.0, 1300.0], [3e4, 2e4, 4e4]  # g H, m2 s-2
+
+
+def tidal_modes(grid, order, c2):
+    """ω (s-1, of exp(i(mλ + ωt)): positive goes west), rising, and (ζ, δ, M) by degree, of Laplace's tidal equations.
+
+    One layer of g H = c2 about rest, on harmonics l = m .. T: sin φ P = ε(l+1) P(l+1) + ε(l) P(l-1) and
+    cos φ dP/dφ = (l+1) ε(l) P(l-1) - l ε(l+1) P(l+1). Longuet-Higgins (1968), doi:10.1098/rsta.1968.0003.
+    In order: as many gravity waves to the east, Rossby waves and gravity waves to the west as there are degrees.
+    """
+    degree = np.arange(order, grid.truncation + 1)
+    eps = np.sqrt((degree**2 - order**2) / (4 * degree**2 - 1))[1:]
+    sine = np.diag(eps, 1) + np.diag(eps, -1)
+    slope = np.diag((degree[1:] + 1) * eps, 1) - np.diag(degree[:-1] * eps, -1)
+    power = degree * (degree + 1)
+    coriolis, planetary = sine - slope / power, 1j * order * np.diag(1 / power)
+    speed = np.sqrt(c2) / grid.radius / (2 * ROTATION)  # M in units of c a, time of 1/2Ω: matrices of order one
+    one, none = np.eye(len(degree)), np.zeros((len(degree), len(degree)))
+    rows = [planetary, -coriolis, none], [coriolis, planetary, speed * np.diag(power)], [none, -speed * one, none]
+    rates, waves = np.linalg.eig(np.block([list(row) for row in rows]))
+    rising = np.argsort(rates.imag)
+    waves = waves.reshape(3, len(degree), -1) * np.array([1, 1, np.sqrt(c2) * grid.radius])[:, None, None]
+    return 2 * ROTATION * rates.imag[rising], degree, waves[:, :, rising]
+
+
+def vertical_modes(flow):
+    """c2 and the profile of M and of the flow in each: of R diag(mean), fastest first."""
+    c2, modes = np.linalg.eig(np.asarray(flow.coupling) * np.asarray(flow.mean))
+    return sorted(zip(c2.real, modes.T.real), key=lambda pair: -pair[0])
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("order", [1, 3])
+def test_waves_of_three_layers_on_the_sphere_have_the_frequencies_of_the_tidal_equations(mode, order):
+    """Per vertical mode, of equivalent depth c2/g: Kelvin, Rossby and inertia-gravity waves."""
+    grid = hg.Sphere(21, dtype=jnp.float64)
+    flow = hg.ShallowWater(grid, np.asarray(grid.coriolis()), DEPTHS, density=RHO)
+    m, steps = hg.Model(flow, hg.RK4(), dt=300.0), 96
+    c2, profile = vertical_modes(flow)[mode]
+    frequencies, degree, waves = tidal_modes(grid, order, c2)
+    vertical = {"zeta": profile, "delta": profile, "phi": np.asarray(flow.mean) * profile / c2}
+    n = len(degree)
+    for number in (n - 1, n - 2, 2 * n - 1, 2 * n - 2, 2 * n):
+        start = {}
+        for a, (name, per_layer) in zip(waves[:, :, number], vertical.items()):
+            a_hat = np.zeros((flow.layers, *grid.spectral_shape), complex)
+            for l, value in zip(degree, a):
+                a_hat[:, (grid.degree == l) & (np.asarray(grid.order) == order)] = 1e-13 * per_layer[:, None] * value
+            start[name] = a_hat
+        end = run(m, m.encode({name: grid.to_grid(jnp.asarray(a)) for name, a in start.items()}), steps)
+        turn = frequencies[number] * m.dt * steps
+        assert abs(turn) > 0.02, "it must have moved"
+        for name, a in start.items():
+            found = error(end.y[name], np.exp(1j * turn) * a)
+            assert found < 2e-6, f"{name} of the wave of {frequencies[number]:.3g} s-1: {found:.1e}"
+
+
+def test_tidal_frequencies_tend_to_those_of_rossby_haurwitz_and_of_gravity_waves():
+    grid = hg.Sphere(10, dtype=jnp.float64)
+    frequencies, degree, _ = tidal_modes(grid, 2, 1e9)
+    n = len(degree)
+    assert np.allclose(frequencies[n : 2 * n][::-1], 2 * ROTATION * 2 / (degree * (degree + 1)), rtol=1e-2)
+    assert np.allclose(frequencies[2 * n :], np.sqrt(degree * (degree + 1) * 1e9) / grid.radius, rtol=2e-2)
+
+
+def test_layers_over_mountains_on_the_sphere_keep_their_energy_and_mass():
+    """Fields of degree five: all products are resolved, so the tendency of energy is rounding. Then half a day."""
+    grid = hg.Sphere(31, dtype=jnp.float64)
+
+    def smooth(seed, layers, size):
+        a = grid.to_grid(white(grid, seed, layers) * ((grid.degree > 0) & (grid.degree < 6)))
+        return size * a / jnp.abs(a).max()
+
+    bottom = np.asarray(smooth(1, 1, 3e3)[0])
+    flow = hg.ShallowWater(grid, np.asarray(grid.coriolis()), DEPTHS, density=RHO, topography=bottom)
+    m = hg.Model(flow, hg.RK4(), dt=300.0)
+    state = m.encode({"zeta": smooth(2, 3, 2e-5), "delta": smooth(3, 3, 5e-6), "phi": smooth(4, 3, 5e2)})
+    of = lambda y: energy(flow, flow.view(y))
+    parts = [jax.jvp(of, (state.y,), (part(state.y),))[1] for part in (lambda y: flow.explicit(0.0, y), flow.implicit)]
+    assert abs(float(sum(parts))) < 1e-12 * abs(float(parts[0])), parts
+    end = run(m, state, 144)
+    assert error(end.y["zeta"], state.y["zeta"]) > 0.3, "the flow must have changed"
+    assert abs(float(of(end.y) / of(state.y)) - 1) < 1e-7, float(of(end.y) / of(state.y)) - 1
+    mass = np.abs(np.asarray(end.y["phi"] - state.y["phi"])[:, 0, 0]) / np.asarray(flow.mean)
+    assert mass.max() < 1e-15, mass
+
+
 # Invariants
 
 
@@ -173,7 +264,7 @@ def energy(flow, fields):
         M = sum(flow.coupling[i, j] * fields["phi"][j] for j in range(flow.layers)) / 2
         M = M if flow.topography is None else M + flow.topography
         total = total.at[i].add(rho[i] * fields["phi"][i] * M)
-    return float(jnp.sum(flow.grid.mean(total)))
+    return jnp.sum(flow.grid.mean(total))
 
 
 def potential_enstrophy(flow, fields):
@@ -198,7 +289,7 @@ def test_energy_and_potential_enstrophy_drift_at_more_than_third_order_of_the_st
         state = m.encode(start)
         before, end = m.view(state), run(m, state, steps)
         after = m.view(end)
-        drifts.append([f(flow, after) / f(flow, before) - 1 for f in (energy, potential_enstrophy)])
+        drifts.append([float(f(flow, after) / f(flow, before)) - 1 for f in (energy, potential_enstrophy)])
         mass = np.abs(np.asarray(end.y["phi"][:, 0, 0] - state.y["phi"][:, 0, 0])) / np.asarray(flow.mean)
         assert mass.max() < 1e-15, f"mass changed by {mass}"
     assert error(after["zeta"], before["zeta"]) > 0.3, "the flow must have changed"

@@ -10,7 +10,7 @@ from hybridgcm.files import atomic
 DINOSAUR = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 6, "label": "dinosaur 1.5.1"}
 
 
-def draw_all(config, records: list[dict], results: dict, folder) -> dict[str, str]:
+def draw_all(config, records: list[dict], results: dict, years: list, folder) -> dict[str, str]:
     """{file: caption} of the figures that these cases allow."""
     finest = max(config.truncations)
     best = {name: results[name, finest, config.precisions[0]] for name in config.cases}
@@ -30,6 +30,10 @@ def draw_all(config, records: list[dict], results: dict, folder) -> dict[str, st
         runs = [results["galewsky", T, config.precisions[0]] for T in config.truncations]
         about = "Galewsky's perturbed jet on day 6, relative vorticity, without diffusion."
         jobs["galewsky.png"] = (lambda: jet(runs), about)
+    about = (
+        f"Stirred barotropic turbulence at T{years[-1].truncation}: ζ on the last day, zonal-mean u, energy, spectra."
+    )
+    jobs["turbulence.png"] = (lambda: turbulence(years[-1]), about)
     for name, (job, _) in jobs.items():
         figure = job()
         with atomic(folder / name) as temporary, plot.style():
@@ -144,6 +148,45 @@ def jet(results):
             ax.set(title=f"T{result.truncation}, day 6", ylim=(10, 80), yticks=(20, 40, 60, 80), xlabel="")
         axes[-1].set_xlabel("longitude (degrees east)")
         figure.colorbar(image, ax=axes, label=f"vorticity ({draw.unit('s-1', -5)})", aspect=30, pad=0.012)
+    return figure
+
+
+def turbulence(year):
+    """Vorticity in the end, zonal-mean u by day, energy beside what it would be undiffused, spectra by degree."""
+    from matplotlib.ticker import MaxNLocator
+
+    u, energy = year.arrays["u"], year.arrays["energy"]
+    zonal, degree = year.arrays["zonal_spectrum"].sum(1), np.arange(2, year.truncation + 1)  # nothing drives degree 1
+    zeta = 1e5 * np.asarray(year.grid.to_grid(year.arrays["end_q"]))[0]
+    top, time = np.abs(u).max(), np.arange(1, len(u) + 1)
+    with plot.style() as Figure:
+        figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+        (left, right), (below, last) = figure.subplots(2, 2)
+        limit = np.percentile(np.abs(zeta), 99.7)
+        levels = MaxNLocator(14, symmetric=True).tick_values(-limit, limit)
+        image = _map(left, year.grid, zeta, levels, plot.diverging(), "both")
+        figure.colorbar(image, ax=left, label=f"vorticity ({draw.unit('s-1', -5)})", pad=0.012)
+        left.set_title(f"T{year.truncation}, day {len(u)}")
+        shades = {"cmap": plot.diverging(), "vmin": -top, "vmax": top, "shading": "nearest", "rasterized": True}
+        image = right.pcolormesh(time, year.grid.latitude, u.T, **shades)
+        figure.colorbar(image, ax=right, label="zonal-mean u (m s⁻¹)", pad=0.012)
+        right.set(xlabel="day", ylabel="latitude (degrees north)", yticks=range(-60, 61, 30))
+        for values, label, look in (
+            (year.at_rest, "ε/2r (1 − exp(−2rt))", {"color": "#8A8A8A", "linestyle": "--"}),
+            (energy, "energy", {"color": draw.PALETTE[6]}),
+            (zonal, "of the zonal flow", {"color": draw.PALETTE[7]}),
+        ):
+            below.plot(time, values, label=label, **look)
+        below.set(xlabel="day", ylabel="m² s⁻²", xlim=(0, len(u)), ylim=(0, None))
+        for name, label, color in (("spectrum", "all", 6), ("zonal_spectrum", "zonal", 7)):
+            last.loglog(degree, year.mean(name)[2:], label=label, color=draw.PALETTE[color])
+        last.axvline(16, color="#8A8A8A", linestyle=":", label="stirring")
+        last.axvline(year.record()["rhines"], color="#8A8A8A", label="Rhines")
+        last.set(xlabel="total degree", ylabel="energy (m² s⁻²)", xlim=(2, year.truncation))
+        draw.decimals(last.xaxis)
+        for ax, corner in ((below, (0.55, 0.36)), (last, "lower left")):
+            ax.legend(loc=corner)
+            ax.grid(axis="y")
     return figure
 
 

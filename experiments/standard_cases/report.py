@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from experiments.standard_cases import figures, published, scores
+from experiments.standard_cases import figures, published, scores, turbulence
 from experiments.standard_cases.stages import SETUPS, UNITS
 from hybridgcm.files import atomic
 
@@ -13,18 +13,24 @@ what: the exact answer on the points of the run, or the finest run in {precision
 others are padded; beside that run itself the norms are those of rounding alone. The error of the gravity wave is that
 of the time step. Nothing is diffused: the perturbed jet of Galewsky et al. (2004) converges only slowly so.
 
+The turbulence (`cases.turbulence`) is stirred at total degree 16 at the rate ε against a drag r of 100 days; what
+hyperdiffusion takes is measured, and the energy at which the year ends follows from it.
+
 dinosaur 1.5.1 was measured apart from this, case 5 against its own T85; in single precision its norms may contain the
 rounding of the comparison, too. Published: Jakob-Chien et al. (1995), read off, against T213."""
 
 
-def write(run, folders: dict) -> Path:
-    """Score the runs, write report.json, the figures and report.md; prints the tables."""
+def write(run, folders: dict, stirred: dict) -> Path:
+    """Score the runs, write report.json, turbulence.json, the figures and report.md; prints the tables."""
     config = run.config
     records, results = scores.score(config, folders)
-    with atomic(run.folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(records, indent=1))
-    drawn = figures.draw_all(config, records, results, run.folder)
-    tables = "\n".join([*norm_table(records), "", *fact_table(records)])
+    years = [turbulence.Year(T, folder) for T, folder in stirred.items()]
+    budgets = [year.record() for year in years]
+    for name, found in {"report": records, "turbulence": budgets}.items():
+        with atomic(run.folder / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(found, indent=1))
+    drawn = figures.draw_all(config, records, results, years, run.folder)
+    tables = "\n".join([*norm_table(records), "", *fact_table(records), *turbulence.rows(budgets)])
     print(f"\n{tables}\n", flush=True)
     lines = ["# Standard cases on the sphere", "", ABOUT.format(precision=config.precisions[0]), "", tables, ""]
     lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name})", "", caption, "")]

@@ -2,10 +2,11 @@
 
     python experiments/standard_cases/run.py [--preset NAME] [--out FOLDER] [--config run.toml] [--FIELD VALUE ...]
 
-Williamson 1, 2 (along the equator and almost over the poles), 5 and 6, the barotropic Rossby-Haurwitz wave, Galewsky's
-jet with and without its bump, a gravity wave. Presets: `laptop` (default: T42 and T85, minutes), `smoke` (T21 and T31,
-a minute), `full` (T170 too, about an hour). Runs are kept by content in FOLDER/stages: the same command goes on after a
-kill. Results: report.md, report.json and figures (PNG).
+Williamson 1, 2 (along the equator, almost over the poles, in two layers over a ridge), 5 and 6, the barotropic
+Rossby-Haurwitz wave, Galewsky's jet with and without its bump, a gravity wave; a year of stirred turbulence. Presets:
+`laptop` (default: T42 and T85, minutes), `smoke` (T21 and T31, a minute), `full` (T170 too, an hour or two). Runs
+are kept by content in FOLDER/stages: the same command goes on after a kill. Results: report.md, report.json,
+turbulence.json and figures (PNG).
 """
 
 import sys
@@ -30,7 +31,7 @@ def main(argv=None) -> Path:
     with preemptible(), Run(folder, config) as run:
         from experiments.standard_cases import report
 
-        return report.write(run, simulate(run))
+        return report.write(run, simulate(run), stir(run))
 
 
 def simulate(run) -> dict:
@@ -44,6 +45,17 @@ def simulate(run) -> dict:
         inputs = {"case": name, "truncation": T, "precision": precision, "dt": config.dt, "program": program}
         build = partial(stages.integrate, name, T, precision, config.dt)
         out[name, T, precision] = run.stage(f"{name}-T{T}-{precision}", inputs, build)
+    return out
+
+
+def stir(run) -> dict:
+    """Folders of the turbulence by truncation."""
+    from experiments.standard_cases import turbulence
+
+    program, days, out = Path(__file__).with_name("turbulence.py"), run.config.days, {}
+    for T in run.config.turbulence:
+        inputs = {"truncation": T, "days": days, "program": program}
+        out[T] = run.stage(f"turbulence-T{T}", inputs, partial(turbulence.integrate, T, days))
     return out
 
 

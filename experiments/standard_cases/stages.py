@@ -39,6 +39,9 @@ SETUPS = {
     "williamson2_tilted": Setup(
         "Williamson 2, angle π/2 − .05", lambda grid: cases.williamson2(grid, OVER_THE_POLES), "height", (5,)
     ),
+    "williamson2_layers": Setup(
+        "Williamson 2, two layers over a ridge", lambda grid: cases.williamson2_layers(grid), "phi", (5,)
+    ),
     "williamson5": Setup("Williamson 5, mountain", cases.williamson5, "height", (5, 10, 15)),
     "williamson6": Setup("Williamson 6, wave 4", cases.williamson6, "height", (7, 14)),
     "rossby_haurwitz": Setup("Rossby-Haurwitz, barotropic", cases.rossby_haurwitz, "q", (7, 14)),
