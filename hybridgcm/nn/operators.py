@@ -102,7 +102,7 @@ class ZonalConvolution(AbstractOperator):
         if degrees > grid.truncation:
             raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
         x_hat = grid.to_spectral(x)
-        kernel = self.weights[..., np.minimum(grid.degree, degrees)] * (grid.degree <= degrees)
+        kernel = jnp.where(grid.degree <= degrees, self.weights[..., np.minimum(grid.degree, degrees)], 0)
         mixed = jax.lax.complex(jnp.sum(kernel * x_hat.real, 1), jnp.sum(kernel * x_hat.imag, 1))
         return grid.to_grid(mixed) + self.bias[:, None, None]
 
@@ -125,7 +125,7 @@ class Pointwise(eqx.Module):
 class FNOBlock(AbstractOperator):
     """x ← σ(K x + W x), then x ← σ(MLP(x) + g x): K a convolution by modes, W and MLP pointwise, g per channel."""
 
-    spectral: SpectralConvolution | ZonalConvolution
+    spectral: AbstractOperator
     skip: Pointwise
     mlp: tuple[Pointwise, Pointwise]
     gate: Float[Array, " channel"]
