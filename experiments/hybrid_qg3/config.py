@@ -41,7 +41,7 @@ class Config:
     """Optimiser steps on increments."""
     online_steps: int = 150
     """Optimiser steps through the solver."""
-    horizon: int = 8
+    horizon: int = 4
     """Analyses that a window of online training spans."""
     members: int = 10
     """Of the ensemble that tunes amplitudes without gradients."""
