@@ -27,7 +27,7 @@ LAYERS = {
 """What each module or folder may import besides itself. Every other module stands above `rollout`."""
 HOMES = {
     "optax": {"train"},
-    "xarray": {"data", "inputs", "qg3"},
+    "xarray": {"data", "inputs", "pairs", "qg3"},
     "zarr": {"data", "inputs"},
     "netCDF4": {"data", "inputs"},
     "matplotlib": {"plot", "maps"},

@@ -21,3 +21,5 @@ from hybridgcm.metrics.losses import statistics as statistics
 from hybridgcm.metrics.losses import transfers as transfers
 from hybridgcm.metrics.losses import variance as variance
 from hybridgcm.metrics.losses import weighted as weighted
+from hybridgcm.metrics.norms import h1 as h1
+from hybridgcm.metrics.norms import lp as lp

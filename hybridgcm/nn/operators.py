@@ -1,6 +1,7 @@
 """Networks that mix modes between the grid's own transforms, and so know no resolution."""
 
 import abc
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,6 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, Sphere, Torus
+
+SMALL = 32
+"""Sides up to this many points are transformed by matrix products, longer ones by FFTs."""
 
 
 class AbstractOperator(eqx.Module):
@@ -41,7 +45,8 @@ class SpectralConvolution(AbstractOperator):
     neuraloperator lays it out, and so does not commute with mirrors. On column 0, which holds both signs, the result
     is made Hermitian, W(l) and W(−l)* averaged: it is real whatever the transform does with an inconsistent input.
     `weights[0]` and `weights[1]` are real and imaginary parts: gradients of complex arrays point the wrong way.
-    Coefficients mean the same at every resolution, and so do the weights.
+    Coefficients mean the same at every resolution, and so do the weights. With `grid=None` the points are those of any
+    rectangle, taken as one period whatever the fields do at its ends: for bounded domains, see `Bounded`.
     Li et al. (2021), arXiv:2010.08895. Raises `TypeError` for a grid that is not a `Torus`, `ValueError` for one that
     does not resolve the modes.
     """
@@ -60,10 +65,15 @@ class SpectralConvolution(AbstractOperator):
         self.bias = jnp.zeros(out)
 
     def __call__(self, x, grid):
-        _check_modes(self.modes, grid)
-        (ny, nx), (rows, columns) = self.modes, grid.spectral_shape
+        _check_modes(self.modes, grid, x.shape)
+        if max(x.shape[1:]) <= SMALL:
+            return _by_products(self.weights, self.modes, x) + self.bias[:, None, None]
+        (ny, nx), (rows, columns) = self.modes, (x.shape[1], x.shape[2] // 2 + 1)
+        to_spectral, to_grid = _transforms(x.shape[1:])
+        if grid is not None:
+            (rows, columns), to_spectral, to_grid = grid.spectral_shape, grid.to_spectral, grid.to_grid
         positive, negative = (ny + 1) // 2, ny // 2
-        x_hat = grid.to_spectral(x)[..., : nx // 2 + 1]
+        x_hat = to_spectral(x)[..., : nx // 2 + 1]
         low = jnp.concatenate([x_hat[:, :positive], x_hat[:, rows - negative :]], 1)
         # A product and a sum: XLA's CPU runtime has no fast kernel for one small matrix product per mode.
         low = jnp.sum(jax.lax.complex(self.weights[0], self.weights[1]) * low, 1)
@@ -73,7 +83,7 @@ class SpectralConvolution(AbstractOperator):
         mirrored = jnp.roll(jnp.flip(mean, -1), 1, -1)
         full = jnp.concatenate([((mean + mirrored.conj()) / 2)[..., None], full[..., 1:]], -1)
         full = jnp.pad(full, ((0, 0), (0, 0), (0, columns - nx // 2 - 1)))
-        return grid.to_grid(full) + self.bias[:, None, None]
+        return to_grid(full) + self.bias[:, None, None]
 
 
 class ZonalConvolution(AbstractOperator):
@@ -203,13 +213,52 @@ class FNO(AbstractOperator):
         return second(self.activation(first(x)))
 
 
-def _check_modes(modes: tuple[int, int], grid: AbstractGrid):
-    if not isinstance(grid, Torus):
+def _check_modes(modes: tuple[int, int], grid: AbstractGrid | None, shape: tuple[int, ...]):
+    if grid is not None and not isinstance(grid, Torus):
         raise TypeError(f"a spectral convolution is written for the modes of a Torus; got {type(grid).__name__}")
-    for mode, n in zip(modes, grid.n, strict=True):
-        limit = n / (3 if grid.dealias == 2 / 3 else 2)
+    dealiased = grid is not None and grid.dealias == 2 / 3
+    for mode, n in zip(modes, shape[1:] if grid is None else grid.n, strict=True):
+        limit = n / (3 if dealiased else 2)
         if mode // 2 >= limit:
             raise ValueError(
                 f"modes={modes} reach wave number {mode // 2}, the grid of {n} modes resolves those below {limit:g}; "
                 "take fewer modes or a finer grid"
             )
+
+
+def _transforms(shape: tuple[int, int]):
+    """Transforms of plain points, taken as one period."""
+    forward = lambda a: jnp.fft.rfft2(a, norm="forward")
+    return forward, lambda a_hat: jnp.fft.irfft2(a_hat, s=shape, norm="forward")
+
+
+def _by_products(weights: Array, modes: tuple[int, int], x: Array) -> Array:
+    """The convolution by matrix products of real numbers: only the modes that carry weights are ever made.
+
+    With gradient, a batch of 64, 24 channels, 16², modes (8, 8), two cores: a third of the time with FFTs.
+    """
+    (ny, nx), (points_y, points_x) = modes, x.shape[1:]
+    rows, columns = np.r_[: (ny + 1) // 2, -(ny // 2) : 0], np.arange(nx // 2 + 1)
+    (cos_y, sin_y), (cos_x, sin_x) = _waves(rows, points_y), _waves(columns, points_x)
+    put = lambda a: jnp.asarray(a, x.dtype)
+    product = functools.partial(jnp.matmul, precision="highest")
+    # exp(-ikx) along x: real parts of all columns, then imaginary ones; below rows the same along y
+    real, imaginary = jnp.split(product(x, put(np.hstack([cos_x.T, -sin_x.T]) / (points_x * points_y))), 2, -1)
+    x_hat = product(put(np.block([[cos_y, sin_y], [-sin_y, cos_y]])), jnp.concatenate([real, imaginary], 1))
+    x_hat = x_hat.reshape(-1, len(rows), len(columns))  # [channel and part, row, column]
+    real, imaginary = weights.astype(x.dtype)
+    # rows of the matrix: real and imaginary part of every channel out; columns: the same of every channel in
+    blocks = jnp.stack([jnp.stack([real, -imaginary], 2), jnp.stack([imaginary, real], 2)], 1)
+    blocks = blocks.reshape(2 * len(real), -1, len(rows), len(columns))
+    y_hat = jnp.einsum("ocrk,crk->ork", blocks, x_hat, precision="highest")
+    y_hat = y_hat.reshape(len(real), -1, len(columns))
+    y = product(put(np.block([[cos_y.T, -sin_y.T], [sin_y.T, cos_y.T]])), y_hat)
+    y = jnp.concatenate(jnp.split(y, 2, 1), 2)
+    twice = np.where(columns == 0, 1, 2)[:, None]  # the other half of the modes are conjugates of these
+    return product(y, put(np.vstack([twice * cos_x, -twice * sin_x])))
+
+
+def _waves(numbers: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of 2π·number·i/points, `[number, point]`."""
+    angle = 2 * np.pi / points * (np.outer(numbers, np.arange(points)) % points)
+    return np.cos(angle), np.sin(angle)

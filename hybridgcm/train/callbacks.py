@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from hybridgcm.files import atomic
-from hybridgcm.models import AbstractModel
 from hybridgcm.train.fit import selection
 
 
@@ -28,7 +27,7 @@ class EarlyStopping:
     Raises `ValueError` for every < 1 and patience < 1.
     """
 
-    def __init__(self, model: AbstractModel, where, score: Callable[[AbstractModel], Any], *, every=100, patience=5):
+    def __init__(self, model: eqx.Module, where, score: Callable[[eqx.Module], Any], *, every=100, patience=5):
         if every < 1 or patience < 1:
             raise ValueError(f"every and patience are at least 1; got every={every}, patience={patience}")
         self.score, self.every, self.patience = score, every, patience
@@ -37,11 +36,11 @@ class EarlyStopping:
         self.memory = {"weights": weights, "score": float("inf"), "step": -1, "without": 0}
 
     @property
-    def best(self) -> AbstractModel:
+    def best(self) -> eqx.Module:
         """The model with the lowest score so far, after step `memory["step"]`."""
         return eqx.combine(self.memory["weights"], self._frozen)
 
-    def __call__(self, step: int, model: AbstractModel, record: dict) -> bool:
+    def __call__(self, step: int, model: eqx.Module, record: dict) -> bool:
         if (step + 1) % self.every:
             return False
         record["score"] = score = float(self.score(model))
@@ -61,7 +60,7 @@ class Averaged:
     Polyak and Juditsky (1992), doi:10.1137/0330046; `optax.ema`.
     """
 
-    def __init__(self, model: AbstractModel, where, decay: float = 0.999):
+    def __init__(self, model: eqx.Module, where, decay: float = 0.999):
         import optax
 
         self._selection = selection(model, where)
@@ -71,11 +70,11 @@ class Averaged:
         self.memory = (weights, mean.init(weights))
 
     @property
-    def model(self) -> AbstractModel:
+    def model(self) -> eqx.Module:
         """The model with averaged weights."""
         return eqx.combine(self.memory[0], self._frozen)
 
-    def __call__(self, step: int, model: AbstractModel, record: dict):
+    def __call__(self, step: int, model: eqx.Module, record: dict):
         if not record["skipped"]:
             self.memory = self._update(eqx.filter(model, self._selection), self.memory[1])
 
@@ -91,7 +90,7 @@ class Log:
     def __init__(self, path):
         self.path, self._begun = Path(path), False
 
-    def __call__(self, step: int, model: AbstractModel, record: dict):
+    def __call__(self, step: int, model: eqx.Module, record: dict):
         if not self._begun:
             self._begin(step, record)
         with open(self.path, "a") as file:
@@ -110,7 +109,7 @@ class Log:
 class Together:
     """All callbacks in turn, as one; ends the training if one of them does."""
 
-    def __init__(self, *callbacks: Callable[[int, AbstractModel, dict], Any]):
+    def __init__(self, *callbacks: Callable[[int, eqx.Module, dict], Any]):
         self.callbacks = callbacks
 
     @property
@@ -124,7 +123,7 @@ class Together:
             if memory is not None:
                 callback.memory = memory
 
-    def __call__(self, step: int, model: AbstractModel, record: dict) -> bool:
+    def __call__(self, step: int, model: eqx.Module, record: dict) -> bool:
         return any([callback(step, model, record) is True for callback in self.callbacks])
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array
 
 from hybridgcm.data import check_finite
-from hybridgcm.models import AbstractModel
 from hybridgcm.preemption import asked, stop_if_asked
 
 
@@ -21,7 +20,7 @@ class TrainingFailed(RuntimeError):
     `model`: the last good model; `step`: the last batch that gave a finite step (-1 if none); `log`: all records.
     """
 
-    def __init__(self, model: AbstractModel, step: int, log: list[dict], patience: int):
+    def __init__(self, model: eqx.Module, step: int, log: list[dict], patience: int):
         self.model, self.step, self.log = model, step, log
         super().__init__(
             f"more than {patience} batches in a row gave a loss or a gradient that is not finite; the last good step "
@@ -30,20 +29,22 @@ class TrainingFailed(RuntimeError):
 
 
 def fit(
-    model: AbstractModel,
+    model: eqx.Module,
     batches,
-    objective: Callable[[AbstractModel, Any, Array], Array],
+    objective: Callable[[Any, Any, Array], Array],
     optimiser,
     *,
     where: Callable[[Any], Any],
     key: Array,
     patience: int = 20,
-    callback: Callable[[int, AbstractModel, dict], None] | None = None,
+    callback: Callable[[int, Any, dict], None] | None = None,
     checkpoints=None,
     every: int = 100,
     progress: str | None = None,
-) -> tuple[AbstractModel, list[dict]]:
+) -> tuple[Any, list[dict]]:
     """Minimise objective(model, batch, key) over the leaves that `where(model)` selects, one step per batch.
+
+    `model`: a model, an emulator, or any network that the objective takes (`supervised`).
 
     Returns the trained model and one record {"step", "loss", "gradient_norm", "skipped"} of Python numbers per
     batch, ready for JSON lines. Step i uses batches[i] and fold_in(key, i) and nothing else, so a repeated run
@@ -126,7 +127,7 @@ def selection(model, where):
     return eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
 
 
-def _check_progress(log: list[dict], patience: int, model: AbstractModel):
+def _check_progress(log: list[dict], patience: int, model: eqx.Module):
     if len(log) > patience and all(record["skipped"] for record in log[-patience - 1 :]):
         good = max((record["step"] for record in log if not record["skipped"]), default=-1)
         raise TrainingFailed(model, good, log, patience)

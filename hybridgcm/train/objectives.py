@@ -1,14 +1,15 @@
 """What is minimised: every training regime is a function `objective(model, batch, key) -> scalar`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from hybridgcm import coarsen
+from hybridgcm import coarsen, nn
 from hybridgcm._typing import Fields
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.rollout import rollout
@@ -167,6 +168,52 @@ def online(
         return jnp.mean(each(lambda fields, key: one(model, fields, key), batch, keys))
 
     return objective
+
+
+def supervised(loss: Loss, inputs: Sequence[str], outputs: Sequence[str]) -> Objective:
+    """Operator learning: mean over the batch of loss(model of the fields `inputs`, the fields `outputs`).
+
+    Batch: those fields, each `[batch, layer, y, x]`, as `batches.samples` draws them from pairs; their layers, name
+    after name, are the channels of the model, an `nn.Normalised` network: fit with `where=lambda m: m.net`.
+    Raises `TypeError` for a network without normaliser, `ValueError` for missing names and other channels.
+    """
+
+    def one(model, fields):
+        made = model(jnp.concatenate([fields[name] for name in inputs]))
+        target = {name: fields[name] for name in outputs}
+        if len(made) != sum(map(len, target.values())):
+            shapes = {name: a.shape for name, a in target.items()}
+            raise ValueError(f"the operator gives {made.shape}, the targets are {shapes} [layer, y, x]")
+        ends = np.cumsum([len(a) for a in target.values()])[:-1]
+        return jnp.mean(loss(dict(zip(outputs, jnp.split(made, ends), strict=True)), target))
+
+    def objective(model, batch, key):
+        if not isinstance(model, nn.Normalised):
+            raise TypeError(
+                f"supervised takes physical fields; got a {type(model).__name__} without normaliser: "
+                "wrap it, nn.Normalised.from_data(net, inputs, outputs)"
+            )
+        if missing := [name for name in (*inputs, *outputs) if name not in batch]:
+            raise ValueError(f"supervised needs {[*inputs, *outputs]} in a batch; {missing} missing, got {[*batch]}")
+        return jnp.mean(jax.vmap(lambda fields: one(model, fields))(batch))
+
+    return objective
+
+
+def augmented(objective: Objective, transform: Callable[[dict, Array], dict]) -> Objective:
+    """`objective` of a batch whose samples have been replaced by `transform(fields, key)`, each with its own key.
+
+    Around `supervised`, with a symmetry of the problem drawn at random (`nn.turned_at_random`): as many truths more as
+    there are symmetries, for nothing.
+    """
+
+    def replaced(model, batch, key):
+        key, own = jr.split(key)
+        keys = jr.split(own, len(next(iter(batch.values()))))
+        batch = {name: jnp.asarray(a) for name, a in batch.items()}
+        return objective(model, jax.vmap(transform)(batch, keys), key)
+
+    return replaced
 
 
 def perturbed(objective: Objective, amplitude: float) -> Objective:

@@ -1,0 +1,62 @@
+"""Settings of the operator learning on small pairs. Units in every field's docstring."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Name = Literal["published", "symmetric", "hybrid", "burgers"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fourier neural operators of Darcy flow and Burgers' equation, beside published numbers and simple methods."""
+
+    darcy: str = ""
+    """netCDF file of the public Darcy pairs (`pairs.read_darcy`); empty: pairs of our own generator."""
+    burgers: str = ""
+    """netCDF file of the public Burgers pairs (`pairs.read_burgers`); empty: pairs of our own generator."""
+    n: int = 16
+    """Points a side of pairs that are made; Darcy's are tested on 2n as well."""
+    samples: int = 1000
+    """Pairs for training that are made (800 of 1000 of Burgers)."""
+    tests: int = 50
+    """Pairs for testing that are made, at each resolution."""
+    hidden: int = 24
+    """Channels of the networks."""
+    layers: int = 4
+    """Fourier layers of the networks."""
+    modes: int = 8
+    """Modes of Darcy's networks along each axis, both signs."""
+    epochs: int = 15
+    """Of the published recipe."""
+    symmetric_epochs: int = 60
+    """Of the recipes with symmetries."""
+    burgers_epochs: int = 40
+    """Of Burgers' recipe."""
+    seeds: int = 3
+    """Networks of each recipe."""
+    recipes: tuple[Name, ...] = get_args(Name)
+    """What is trained: on Darcy's pairs neuraloperator's recipe, one with symmetries, the same beside the numerical
+    solution; on Burgers' pairs."""
+
+    def problems(self):
+        """What does not fit together, one line each; empty if all is well."""
+        for name in ("samples", "tests", "hidden", "layers", "epochs", "symmetric_epochs", "burgers_epochs", "seeds"):
+            if getattr(self, name) < 1:
+                yield f"{name} must be at least 1; got {getattr(self, name)}"
+        if not self.recipes or len(set(self.recipes)) != len(self.recipes):
+            yield f"recipes must name at least one and each once; got {self.recipes}"
+        if self.samples < 64:
+            yield f"samples={self.samples} must be at least 64, a batch"
+        n = 16 if self.darcy else self.n
+        if n % 4 or 256 % n:
+            yield f"n={n} must be a power of two from 4 to 256"
+        if not 1 <= self.modes < n:
+            yield f"modes={self.modes} must be below the {n} points a side, else they reach beyond Nyquist"
+
+
+LAPTOP = Config()
+SMOKE = replace(
+    LAPTOP, n=8, samples=64, tests=8, hidden=4, layers=1, modes=4, epochs=3, symmetric_epochs=2, burgers_epochs=2,
+    seeds=2, recipes=("symmetric", "burgers"),
+)  # fmt: skip
+PRESETS = {"laptop": LAPTOP, "smoke": SMOKE}

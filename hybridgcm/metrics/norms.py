@@ -1,0 +1,102 @@
+"""Relative norms of operator learning: Lp and H1, by quadrature and modes of a grid or on the points of a box."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from hybridgcm.grids import AbstractGrid
+from hybridgcm.grids.base import scale
+from hybridgcm.metrics.losses import Metric, _pair, _positive
+
+CHANNELS = ("mean", "sum", "each", "together")
+"""What becomes of the layers: mean or sum of their relative errors, an error each, or one norm over all of them."""
+
+
+def lp(name: str, p: int | float = 2, *, channels: str = "mean", grid: AbstractGrid | None = None) -> Metric:
+    """‖prediction − target‖_p / ‖target‖_p of every frame, ‖a‖_p = (mean of |a|ᵖ over the points)^(1/p): `[*lead]`.
+
+    Zero is perfect, 1 a prediction of zero. Frames `[*lead, layer, y, x]`; nothing is averaged but what is said: frames
+    stay apart, layers as `channels` says ("each" keeps them, `[*lead, layer]`; neuraloperator's LpLoss is "sum"). With
+    `grid` the mean is its quadrature, as a sphere needs. Differentiable, also where the error is zero.
+    Raises `ValueError` for p < 1 and unknown `channels`, missing names and unequal shapes.
+    """
+    if not p >= 1:
+        raise ValueError(f"a norm has p >= 1; got p={p}")
+    _check(channels)
+
+    def powers(a):
+        a = jnp.abs(a) ** p if p % 2 else a ** int(p)  # smooth where it can be
+        return jnp.mean(a, (-2, -1)) if grid is None else grid.mean(a)
+
+    return _relative(name, powers, 1 / p, channels)
+
+
+def h1(
+    name: str,
+    *,
+    channels: str = "mean",
+    grid: AbstractGrid | None = None,
+    length: float | Sequence[float] = 1.0,
+    periodic: bool | Sequence[bool] = False,
+) -> Metric:
+    """As `lp` with the norm (mean of a² + |∇a|²)^½, which sees slopes as well as values: `[*lead]`.
+
+    - `grid`: derivatives by its modes, Σ (1 − λ)|â|², λ the eigenvalues of ∇²; lengths in m. Else differences:
+    - `length`: of the box along (y, x), n points at i·length/n, in the unit that the slopes are to be judged in.
+    - `periodic`: per axis; central differences around. Else central ones inside and one-sided ones at the ends, all
+      exact for parabolas.
+
+    neuraloperator's H1Loss is periodic unless told otherwise, also where the domain has boundaries, and its "sum" over
+    channels is hidden. Raises `ValueError` as `lp`, and for axes of less than 3 points.
+    """
+    _check(channels)
+    lengths, around = np.broadcast_to(length, (2,)), np.broadcast_to(periodic, (2,))
+    if not np.all(lengths > 0):
+        raise ValueError(f"length is a positive number, or one for each of (y, x); got {length}")
+
+    def squares(a):
+        if grid is not None:
+            a_hat = grid.to_spectral(a)
+            return grid.inner(a_hat, scale(1 - grid.eigenvalues, a_hat))
+        total = a**2
+        for axis in (-2, -1):
+            total += difference(a, lengths[axis] / a.shape[axis], axis, bool(around[axis])) ** 2
+        return jnp.mean(total, (-2, -1))
+
+    return _relative(name, squares, 0.5, channels)
+
+
+def difference(a: Array, spacing: float, axis: int, periodic: bool = False) -> Array:
+    """∂a along an axis, to second order: central, at the ends of an axis that is not periodic one-sided."""
+    n = a.shape[axis]
+    if n < 3:
+        raise ValueError(f"differences need 3 points along an axis; got {a.shape}")
+    central = (jnp.roll(a, -1, axis) - jnp.roll(a, 1, axis)) / (2 * spacing)
+    if periodic:
+        return central
+    at = lambda i: jnp.take(a, np.array([i % n]), axis)
+    first = (-3 * at(0) + 4 * at(1) - at(2)) / (2 * spacing)
+    last = (3 * at(-1) - 4 * at(-2) + at(-3)) / (2 * spacing)
+    inner = jnp.take(central, np.arange(1, n - 1), axis)
+    return jnp.concatenate([first, inner, last], axis)
+
+
+def _relative(name: str, powers, root: float, channels: str) -> Metric:
+    def metric(prediction, target):
+        p, t = _pair(name, prediction, target)
+        size = _positive(jnp.max(jnp.abs(t), (-3, -2, -1), keepdims=True))  # powers of s⁻² fields underflow
+        error, whole = powers((p - t) / size), powers(t / size)
+        if channels == "together":
+            error, whole = jnp.sum(error, -1), jnp.sum(whole, -1)
+        ratio = _positive(error) ** root / _positive(whole) ** root
+        reduced = {"mean": jnp.mean, "sum": jnp.sum}.get(channels)
+        return ratio if reduced is None else reduced(ratio, -1)
+
+    return metric
+
+
+def _check(channels: str):
+    if channels not in CHANNELS:
+        raise ValueError(f"channels is one of {CHANNELS}; got {channels!r}")

@@ -1,0 +1,122 @@
+"""Operators between fields on bounded domains: places as inputs, units at both ends, symmetries of the square."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from hybridgcm.nn.operators import AbstractOperator
+
+SQUARE = 8
+"""Symmetries of the square, `turned` by the numbers 0 to 7."""
+
+
+class Bounded(eqx.Module):
+    """y = net([x, j/n_y, i/n_x]): two channels more that say where a point is, for domains that have boundaries.
+
+    `net` maps `[channel + 2, y, x]` to `[out, y, x]`; an `AbstractOperator` is called without a grid, its transforms
+    taking the points for one period. `Bounded(FNO(channels + 2, out, modes=(8, 8), hidden=24, key=key))` is
+    neuraloperator's `FNO` with its defaults, weight for weight; here the untrained network is zero.
+    """
+
+    net: Callable
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        if x.ndim != 3:
+            raise ValueError(f"operators map [channel, y, x]; got {x.shape}; for a batch use jax.vmap")
+        places = np.meshgrid(*(np.arange(n) / n for n in x.shape[1:]), indexing="ij")
+        x = jnp.concatenate([x, jnp.asarray(np.stack(places), x.dtype)])
+        return self.net(x, None) if isinstance(self.net, AbstractOperator) else self.net(x)
+
+
+class Normalised(eqx.Module):
+    """y = mean_y + scale_y net((x − mean_x)/scale_x), a number each per channel: physical fields in and out.
+
+    The numbers are saved with the weights, and are not meant to be trained: fit with `where=lambda m: m.net`.
+    `from_data` measures them; pairs of O(1) are told by zeros and ones.
+    Raises `ValueError` for other than these channels, and for scales that are not positive.
+    """
+
+    net: Callable
+    mean: tuple[Float[Array, " channel"], Float[Array, " out"]]
+    scale: tuple[Float[Array, " channel"], Float[Array, " out"]]
+
+    def __init__(self, net: Callable, mean: tuple[ArrayLike, ArrayLike], scale: tuple[ArrayLike, ArrayLike]):
+        put = lambda pair: tuple(jnp.asarray(np.atleast_1d(a), _dtype(net)) for a in pair)
+        self.net, self.mean, self.scale = net, put(mean), put(scale)
+        for name, one, size in zip(("inputs", "outputs"), self.mean, self.scale, strict=True):
+            if one.shape != size.shape or one.ndim != 1:
+                raise ValueError(f"mean and scale of {name} are a number per channel; got {one.shape} and {size.shape}")
+            if not np.all(np.isfinite(size) & (np.asarray(size) > 0)):
+                raise ValueError(f"scales of {name} are positive; got {np.asarray(size)}: leave out constant channels")
+
+    @classmethod
+    def from_data(cls, net: Callable, inputs, outputs):
+        """Means and standard deviations over samples and space of `[sample, channel, y, x]`, both ends.
+
+        Raises `ValueError` for other axes, different numbers of samples and a channel that does not vary.
+        """
+        for name, a in (("inputs", inputs), ("outputs", outputs)):
+            if np.ndim(a) != 4 or len(a) != len(inputs):
+                shapes = f"{np.shape(inputs)} and {np.shape(outputs)}"
+                raise ValueError(f"{name}: pairs are [sample, channel, y, x], sample by sample; got {shapes}")
+        moments = lambda function: tuple(function(np.asarray(a, float), (0, 2, 3)) for a in (inputs, outputs))
+        return cls(net, moments(np.mean), moments(np.std))
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        expected = len(self.mean[0])
+        if x.ndim != 3 or len(x) != expected:
+            raise ValueError(f"this operator maps [{expected}, y, x]; got {x.shape}; for a batch use jax.vmap")
+        column = lambda a: a[:, None, None]
+        y = self.net((x - column(self.mean[0])) / column(self.scale[0]))
+        if len(y) != len(self.mean[1]):
+            raise ValueError(f"the network gives {len(y)} channels, its normaliser is of {len(self.mean[1])}")
+        return column(self.mean[1]) + column(self.scale[1]) * y
+
+
+class Symmetrised(eqx.Module):
+    """y = mean over the square's eight symmetries g of g⁻¹ net(g x): commutes with each of them whatever `net` does.
+
+    For scalars on as many points along y as along x that begin on the boundary and end a spacing before the one
+    opposite, as `turned` has them. Eight calls of `net`: train inside or, cheaper, put it around a trained network.
+    Raises `ValueError` for fields that are not square.
+    """
+
+    net: Callable
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        if x.ndim != 3 or x.shape[1] != x.shape[2]:
+            raise ValueError(f"symmetries of the square need [channel, n, n]; got {x.shape}")
+        numbers = jnp.arange(SQUARE)
+        each = jax.vmap(lambda number: turned(self.net(turned(x, number)), number, back=True))
+        return jnp.mean(each(numbers), 0)
+
+
+def turned(a: Float[Array, "*lead n n"], number: ArrayLike, *, back: bool = False) -> Float[Array, "*lead n n"]:
+    """The field after symmetry `number` of the square, 0 (none) to 7; with `back` after its inverse.
+
+    Scalars at the points i/n, i = 0 ... n − 1: a mirror takes i to −i modulo n, so that the boundary stays where it
+    is. Bits of `number`: mirror along y, along x, then exchange of both.
+    """
+    bit = lambda i: (jnp.asarray(number) >> i) % 2 == 1
+    exchanged = lambda a: jnp.where(bit(2), jnp.swapaxes(a, -1, -2), a)
+    a = exchanged(a) if back else a
+    for i, axis in enumerate((-2, -1)):
+        a = jnp.where(bit(i), jnp.roll(jnp.flip(a, axis), 1, axis), a)
+    return a if back else exchanged(a)
+
+
+def turned_at_random(fields: dict[str, Array], key: Array) -> dict[str, Array]:
+    """All fields of a sample after one symmetry of the square drawn with `key`: for `train.augmented`."""
+    number = jr.randint(key, (), 0, SQUARE)
+    return {name: turned(a, number) for name, a in fields.items()}
+
+
+def _dtype(net):
+    """Precision of the first floating-point weight, or JAX's default."""
+    weights = [leaf for leaf in jax.tree.leaves(net) if eqx.is_inexact_array(leaf)]
+    return weights[0].dtype if weights else jnp.result_type(float)
