@@ -17,6 +17,7 @@ def test_settings_that_do_not_fit_are_told():
     for change, message in (
         ({"dt": 5000.0}, "must divide six hours"),
         ({"horizon": 600}, "leave no window"),
+        ({"horizon": 3}, "must be even"),
         ({"friction": 0.0}, "a time scale, positive"),
         ({"seeds": 0}, "at least 1"),
     ):

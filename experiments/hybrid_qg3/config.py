@@ -59,6 +59,8 @@ class Config:
             yield f"the truth, T{self.truth_truncation}, lacks harmonics of the model, T{self.truncation}"
         if self.analyses * 4 // 5 < self.horizon or self.analyses < 5:
             yield f"analyses={self.analyses} days leave no window of {self.horizon} analyses"
+        if self.horizon % 2:
+            yield f"horizon={self.horizon} must be even: gradients are recomputed in blocks of two analyses"
         if self.climate % 10 or self.tuning % 10:
             yield f"climate={self.climate} and tuning={self.tuning} days are multiples of 10"
         for name in ("truncation", "climate", "tuning", "width", "offline_steps", "online_steps", "horizon", "seeds"):
