@@ -12,12 +12,9 @@ the optimiser started anew every epoch.
 import argparse
 import functools
 import os
-import platform
 import sys
-import time
 from pathlib import Path
 
-import jax
 import jax.random as jr
 import numpy as np
 import optax
@@ -25,6 +22,7 @@ import optax
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import hybridgcm as hg  # noqa: E402
+from experiments.benchmarks import table  # noqa: E402
 from experiments.benchmarks.run import interleave  # noqa: E402
 from hybridgcm import batches, nn, pairs, train  # noqa: E402
 
@@ -34,7 +32,6 @@ except ImportError:
     other = None
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/operators.md"
-MARKS = "<!-- measured -->\n", "<!-- end -->"
 HIDDEN, MODES, BATCH = 24, 8, 64
 
 
@@ -70,18 +67,11 @@ def markdown(rows: list[dict], load: float) -> str:
     """Where and when, and the table; without neuraloperator its columns are absent."""
     heads = ["points", "hybridgcm, s an epoch"]
     heads += [f"neuraloperator {other.VERSION}, s an epoch", "hybridgcm / neuraloperator"] if other else []
-    table = [heads, ["---:"] * len(heads)]
-    table += [[f"{row['n']}²", *(row[key] for key in ("ours", "other", "ratio") if key in row)] for row in rows]
-    where = f"{time.strftime('%Y-%m-%d')}, {jax.default_backend()}, {platform.machine()}, {os.cpu_count()} cores, "
-    where += f"load {load:.1f} at the start, jax {jax.__version__}"
+    lines = [heads, ["---:"] * len(heads)]
+    lines += [[f"{row['n']}²", *(row[key] for key in ("ours", "other", "ratio") if key in row)] for row in rows]
+    where = table.here(load)
     where += f", torch {other.torch.__version__}" if other else "; neuraloperator is not installed here"
-    return f"{where}:\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in table)
-
-
-def write(text: str):
-    """Put the table between the marks of the page, whatever is there."""
-    before, rest = PAGE.read_text().split(MARKS[0])
-    PAGE.write_text(before + MARKS[0] + text + MARKS[1] + rest.split(MARKS[1], 1)[1])
+    return f"{where}:\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in lines)
 
 
 def main(argv=None) -> str:
@@ -95,7 +85,7 @@ def main(argv=None) -> str:
     text = markdown(list(measure(options)), load)
     print(text)
     if options.write:
-        write(text)
+        table.into_page(PAGE, text)
     return text
 
 

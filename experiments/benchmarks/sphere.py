@@ -15,9 +15,7 @@ many steps, all codes by turns (`run.interleave`): medians over rounds, ratios m
 import argparse
 import functools
 import os
-import platform
 import sys
-import time
 from pathlib import Path
 
 import equinox as eqx
@@ -29,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import hybridgcm as hg  # noqa: E402
 from experiments.benchmarks import cases as shared  # noqa: E402
+from experiments.benchmarks import table  # noqa: E402
 from experiments.benchmarks.run import interleave  # noqa: E402
 from hybridgcm import cases, qg3  # noqa: E402
 from hybridgcm.rollout import YEAR  # noqa: E402
@@ -39,7 +38,6 @@ except ImportError:
     dinosaur = None
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/performance.md"
-MARKS = "<!-- measured -->\n", "<!-- end -->"
 FIELDS, CHUNKS, FRAMES, EVERY = 5, (None, 5, 2), 20, 5
 STEPPERS = {"leapfrog": hg.SemiImplicitLeapfrog, "SIL3": hg.SIL3}
 
@@ -162,20 +160,13 @@ def markdown(rows: list[dict], load: float) -> str:
     """Where and when, and the table; without dinosaur its columns are absent."""
     other = [f"dinosaur {dinosaur.VERSION}", "hybridgcm / dinosaur"] if dinosaur else []
     heads = ["", "truncation", "unit", "hybridgcm", *other]
-    table = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for row in rows:
         beside = [row.get("other", "–"), row.get("ratio", "–")] if dinosaur else []
-        table.append([row["what"], f"T{row['T']}", row["unit"], row["ours"], *beside])
-    where = f"{time.strftime('%Y-%m-%d')}, {jax.default_backend()}, {platform.machine()}, {os.cpu_count()} cores, "
-    where += f"load {load:.1f} at the start, jax {jax.__version__}, single precision"
+        lines.append([row["what"], f"T{row['T']}", row["unit"], row["ours"], *beside])
+    where = f"{table.here(load)}, single precision"
     missing = "" if dinosaur else "; dinosaur is not installed here and its columns are absent"
-    return f"{where}{missing}:\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in table)
-
-
-def write(text: str):
-    """Put the table between the marks of the page, whatever is there."""
-    before, rest = PAGE.read_text().split(MARKS[0])
-    PAGE.write_text(before + MARKS[0] + text + MARKS[1] + rest.split(MARKS[1], 1)[1])
+    return f"{where}{missing}:\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in lines)
 
 
 def main(argv=None) -> str:
@@ -189,7 +180,7 @@ def main(argv=None) -> str:
     text = markdown(list(measure(options)), load)
     print(text)
     if options.write:
-        write(text)
+        table.into_page(PAGE, text)
     return text
 
 

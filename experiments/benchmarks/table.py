@@ -6,7 +6,10 @@ prints those of the last run in the file. Numbers beyond a limit of `LIMITS` car
 """
 
 import json
+import os
+import platform
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,20 @@ def last_run(path) -> list[dict]:
     if not records:
         raise ValueError(f"{path} holds no records; run.py writes them")
     return [record for record in records if record["date"] == records[-1]["date"]]
+
+
+def here(load: float) -> str:
+    """Date and machine, for tables of benchmarks that write into a page."""
+    import jax
+
+    where = f"{time.strftime('%Y-%m-%d')}, {jax.default_backend()}, {platform.machine()}, {os.cpu_count()} cores, "
+    return f"{where}load {load:.1f} at the start, jax {jax.__version__}"
+
+
+def into_page(page: Path, text: str):
+    """Put a table between the marks of a page, whatever is there."""
+    before, rest = page.read_text().split("<!-- measured -->\n")
+    page.write_text(f"{before}<!-- measured -->\n{text}<!-- end -->{rest.split('<!-- end -->', 1)[1]}")
 
 
 def _heading(about) -> str:
