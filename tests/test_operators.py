@@ -17,6 +17,7 @@ import hybridgcm as hg
 from hybridgcm import batches, checkpoint, nn, pairs, train
 from hybridgcm.blueprint import blueprint
 from hybridgcm.metrics import h1, lp
+from hybridgcm.pairs.darcy import _darcy
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DARCY, BURGERS = DATA / "operator_darcy16.nc", DATA / "operator_burgers16.nc"
@@ -125,14 +126,14 @@ def test_the_symmetries_of_the_square_are_a_group():
 
 def test_the_solver_has_the_symmetries_that_augment_its_pairs():
     k = np.where(random((17, 17)) > 0, 0.4, 0.02)
-    u = np.asarray(pairs._darcy(jnp.asarray(k)))
+    u = np.asarray(_darcy(jnp.asarray(k)))
     for image, turn in (
         (k[::-1], lambda u: nn.turned(u, 1)),
         (k[:, ::-1], lambda u: nn.turned(u, 2)),
         (k.T, lambda u: nn.turned(u, 4)),
         (k[::-1, ::-1].T, lambda u: nn.turned(u, 7)),
     ):
-        found = np.asarray(pairs._darcy(jnp.asarray(image)))[:-1, :-1]
+        found = np.asarray(_darcy(jnp.asarray(image)))[:-1, :-1]
         assert error(found, turn(jnp.asarray(u[:-1, :-1]))) < 1e-7
 
 
@@ -228,7 +229,7 @@ def test_darcy_is_solved_to_second_order():
     assert abs(slope([1 / 8, 1 / 16, 1 / 32], errors) - 2) < 0.1, errors
     x = np.arange(33) / 32  # −(k u')' = 1 across layers: thin in y is not at hand, so the flux through a strip
     k = np.where(x < 0.5, 1.0, 20.0)[None] + np.zeros((33, 1))
-    u = np.asarray(pairs._darcy(jnp.asarray(k)))
+    u = np.asarray(_darcy(jnp.asarray(k)))
     edges = 2 * k[:, 1:] * k[:, :-1] / (k[:, 1:] + k[:, :-1]) * np.diff(u, axis=1)
     rows = 2 * k[1:] * k[:-1] / (k[1:] + k[:-1]) * np.diff(u, axis=0)
     out = edges[1:-1, 0].sum() - edges[1:-1, -1].sum() + rows[0, 1:-1].sum() - rows[-1, 1:-1].sum()

@@ -1,10 +1,12 @@
 """Networks that map `[channel, y, x]` to `[channel, y, x]`."""
 
 from hybridgcm.nn.bounded import Bounded as Bounded
+from hybridgcm.nn.bounded import Homogeneous as Homogeneous
 from hybridgcm.nn.bounded import Normalised as Normalised
 from hybridgcm.nn.bounded import Symmetrised as Symmetrised
 from hybridgcm.nn.bounded import turned as turned
 from hybridgcm.nn.bounded import turned_at_random as turned_at_random
+from hybridgcm.nn.classic import ClassicFNO as ClassicFNO
 from hybridgcm.nn.conv import CNN as CNN
 from hybridgcm.nn.conv import PolarCNN as PolarCNN
 from hybridgcm.nn.conv import ResCNN as ResCNN

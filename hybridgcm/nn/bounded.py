@@ -78,6 +78,22 @@ class Normalised(eqx.Module):
         return column(self.mean[1]) + column(self.scale[1]) * y
 
 
+class Homogeneous(eqx.Module):
+    """y = net(x/r), r the root mean square of the first channel: c·x gives the same as x, for every c > 0.
+
+    As solutions of linear problems do, where source (first) and coefficients grow together: the normalisation of
+    Subramanian et al. (2023), arXiv:2306.00258, without which inputs of their problems span two decades. `net` may be
+    an `AbstractOperator`, called without a grid. Inside a `Normalised` of zero means, which makes all channels O(1).
+    """
+
+    net: Callable
+
+    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+        square = jnp.mean(x[0] ** 2)
+        x = x / jnp.sqrt(jnp.where(square > 0, square, 1))
+        return self.net(x, None) if isinstance(self.net, AbstractOperator) else self.net(x)
+
+
 class Symmetrised(eqx.Module):
     """y = mean over the square's eight symmetries g of g⁻¹ net(g x): commutes with each of them whatever `net` does.
 

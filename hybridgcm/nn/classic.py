@@ -1,0 +1,66 @@
+"""The Fourier neural operator in the layout of the paper that introduced it."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from hybridgcm.grids import AbstractGrid
+from hybridgcm.nn.operators import AbstractOperator, Pointwise, SpectralConvolution
+
+
+class ClassicFNO(AbstractOperator):
+    """x ← σ(K x + W x) `layers` times, the last without σ, between a linear lifting and a projection of two layers.
+
+    K is a `SpectralConvolution` with its bias, W pointwise. No MLP, no gates, no position channels: the operator of Li
+    et al. (2021), arXiv:2010.08895, as their code has it. `modes` m counts *each sign*, as there: rows −m ... m − 1 and
+    columns 0 ... m − 1, so that `hidden` d and m have 8 d² m² (+ pointwise) real weights: 67,281 for 4 inputs, d = 16
+    and m = 4. With neuraloperator's layout, which has fewer weights for the same modes and channels, see `FNO`.
+    Starts with the last layer at zero. `[inputs, y, x]` to `[outputs, y, x]`; with `grid=None` the points are one
+    period. Raises `ValueError` for sizes that are not positive and other than `inputs` channels.
+    """
+
+    lifting: Pointwise
+    spectral: tuple[SpectralConvolution, ...]
+    skips: tuple[Pointwise, ...]
+    projection: tuple[Pointwise, Pointwise]
+    activation: Callable = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        modes: int,
+        key: Array,
+        hidden: int = 32,
+        layers: int = 4,
+        activation: Callable = jax.nn.gelu,
+    ):
+        if min(inputs, outputs, modes, hidden, layers) < 1:
+            raise ValueError(
+                f"ClassicFNO needs positive sizes; got {inputs=}, {outputs=}, {modes=}, {hidden=}, {layers=}"
+            )
+        keys = jr.split(key, 2 * layers + 3)
+        both = (2 * modes, 2 * modes - 2) if modes > 1 else (2, 1)
+        self.lifting = Pointwise(inputs, hidden, key=keys[0])
+        self.spectral = tuple(SpectralConvolution(hidden, hidden, both, key=key) for key in keys[3::2])
+        self.skips = tuple(Pointwise(hidden, hidden, key=key, bias=False) for key in keys[4::2])
+        last = Pointwise(2 * hidden, outputs, key=keys[2])
+        last = eqx.tree_at(lambda p: p.weight, last, 0 * last.weight)
+        self.projection = Pointwise(hidden, 2 * hidden, key=keys[1]), last
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "channel y x"], grid: AbstractGrid | None) -> Float[Array, "out y x"]:
+        if x.ndim != 3 or len(x) != self.lifting.weight.shape[1]:
+            raise ValueError(
+                f"this ClassicFNO maps [{self.lifting.weight.shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap"
+            )
+        x = self.lifting(x)
+        for number, (spectral, skip) in enumerate(zip(self.spectral, self.skips, strict=True), 1):
+            x = spectral(x, grid) + skip(x)
+            x = x if number == len(self.spectral) else self.activation(x)
+        first, second = self.projection
+        return second(self.activation(first(x)))
