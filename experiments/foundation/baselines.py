@@ -2,6 +2,8 @@
 
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hybridgcm import pairs
@@ -9,10 +11,9 @@ from hybridgcm import pairs
 
 def isotropic(pair):
     """Solution of −κ ∇²u = f with one number κ, which fits the pairs best."""
-    one = np.ones(len(pair["f"]))
-    solve = lambda f: np.asarray(
-        pairs.solve_elliptic(f[:, 0], one[:1, None] * [1.0, 1.0, 0.0], np.zeros((1, 2)), 0 * one[:1])
-    )
+    k, v, w = jnp.array([1.0, 1.0, 0.0]), jnp.zeros(2), jnp.zeros(())
+    each = jax.jit(jax.vmap(lambda f: pairs.solve_elliptic(f, k, v, w)))
+    solve = lambda f: np.asarray(each(jnp.asarray(f[:, 0], k.dtype)))
     guess = solve(pair["f"])
     amplitude = np.vdot(guess, pair["u"][:, 0]) / np.vdot(guess, guess)
     return lambda fields: amplitude * solve(fields["f"])[:, None]

@@ -22,13 +22,15 @@ class Config:
     """Of the networks, from the smallest to the main one, which is used wherever size is not the question."""
     modes: tuple[int, ...] = (4, 4, 8)
     """Of the networks, each sign."""
+    layers: int = 4
+    """Fourier layers of the networks."""
     batch: int = 32
     """Pairs a step; all of them where there are fewer."""
-    pretrain_steps: int = 4000
+    pretrain_steps: int = 2500
     """Steps of pre-training on one operator; on the mix of them twice as many."""
-    fine_steps: int = 400
+    fine_steps: int = 300
     """Steps of fine-tuning."""
-    scratch_steps: int = 1500
+    scratch_steps: int = 1000
     """Steps of training from scratch downstream, at least as many as it takes: see the curves."""
     examples: tuple[int, ...] = (8, 32, 128, 512, 2048)
     """Downstream pairs at the main shift of the first system; other systems: the second and the last but one of them;
@@ -40,7 +42,16 @@ class Config:
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""
-        for name in ("tests", "validation", "batch", "pretrain_steps", "fine_steps", "scratch_steps", "seeds"):
+        for name in (
+            "tests",
+            "validation",
+            "layers",
+            "batch",
+            "pretrain_steps",
+            "fine_steps",
+            "scratch_steps",
+            "seeds",
+        ):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
         if len(self.channels) != len(self.modes) or not self.channels:
@@ -57,7 +68,7 @@ class Config:
 
 LAPTOP = Config()
 SMOKE = replace(
-    LAPTOP, n=8, train=16, tests=4, validation=4, channels=(2, 4), modes=(1, 2), batch=8, pretrain_steps=6,
+    LAPTOP, n=8, train=16, tests=4, validation=4, channels=(2, 4), modes=(1, 2), layers=1, batch=8, pretrain_steps=6,
     fine_steps=3, scratch_steps=4, examples=(4, 8, 16), seeds=1, systems=("poisson", "helmholtz"),
 )  # fmt: skip
 FULL = replace(

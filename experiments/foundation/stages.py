@@ -67,7 +67,7 @@ def plan(config, middle: int):
     """(system, size, shift, number of pairs, start) of what networks of one operator are trained for downstream."""
     main = len(config.channels) - 1
     for number, system in enumerate(config.systems):
-        counts = config.examples if number == 0 else (config.examples[1], config.examples[-2])
+        counts = config.examples if number == 0 else sorted({config.examples[1], config.examples[-2]})
         for count in counts:
             yield from ((system, main, "medium", count, start) for start in ("fine", "scratch"))
     first = config.systems[0]
@@ -86,7 +86,7 @@ def network(config, names, size, pair, key):
     inputs = x.shape[1]
     spread = np.array([np.median(np.abs(x[:, i])[x[:, i] != 0]) if (x[:, i] != 0).any() else 1 for i in range(inputs)])
     spread[0] = x[:, 0].std()
-    fno = nn.ClassicFNO(inputs, 1, modes=config.modes[size], hidden=config.channels[size], key=key)
+    fno = _classic(config, inputs, size, key)
     return nn.Normalised(nn.Homogeneous(fno), (np.zeros(inputs), 0.0), (spread, pair["u"].std()))
 
 
@@ -190,9 +190,14 @@ def _training(names, steps: int, rate: float, alone: bool = False):
     return objective, optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
+def _classic(config, inputs, size, key):
+    sizes = {"modes": config.modes[size], "hidden": config.channels[size], "layers": config.layers}
+    return nn.ClassicFNO(inputs, 1, **sizes, key=key)
+
+
 def _settings(config, start=None) -> dict:
     keys = {"pretrain": ("train", "pretrain_steps"), "scratch": ("scratch_steps",), None: ("seeds",)}
-    names = ("n", "tests", "validation", "batch", *keys.get(start, ("fine_steps",)))
+    names = ("n", "tests", "validation", "layers", "batch", *keys.get(start, ("fine_steps",)))
     return {name: getattr(config, name) for name in names}
 
 
@@ -203,8 +208,7 @@ def _size(config, size) -> list[int]:
 def _weights(config, systems, size) -> int:
     names = NAMES[systems[0]] if len(systems) == 1 else MIXED
     inputs = sum({"f": 1, "k": 3, "v": 2, "w": 1}[name] for name in names)
-    make = lambda key: nn.ClassicFNO(inputs, 1, modes=config.modes[size], hidden=config.channels[size], key=key)
-    shapes = eqx.filter_eval_shape(make, jr.key(0))
+    shapes = eqx.filter_eval_shape(lambda key: _classic(config, inputs, size, key), jr.key(0))
     return sum(a.size for a in jax.tree.leaves(shapes) if hasattr(a, "size"))
 
 

@@ -25,7 +25,7 @@ BLENDS = 1 / (1 + np.exp(-np.linspace(np.log(0.001 / 0.999), np.log(0.978 / 0.02
 """Shares λ of advection that are chosen from: as many as in the paper's code, between the same ends."""
 
 
-def poisson(n: int, samples: int, key: Array, *, anisotropy: Sequence[float] = (1.0, 5.0)) -> dict[str, np.ndarray]:
+def poisson(n: int, samples: int, key: Array, *, anisotropy: Sequence = (1.0, 5.0)) -> dict[str, np.ndarray]:
     """Pairs of −∇·(k ∇u) = f: k = .01 Rᵀ diag(1, e) R, e uniform in `anisotropy`, R a rotation by any angle.
 
     Raises `ValueError` for fewer than 4 points a side, no samples, and ranges below one or out of order.
@@ -35,7 +35,7 @@ def poisson(n: int, samples: int, key: Array, *, anisotropy: Sequence[float] = (
 
 
 def advection_diffusion(
-    n: int, samples: int, key: Array, *, ratio: Sequence[float] = (0.2, 1.0), anisotropy: Sequence[float] = (1.0, 5.0)
+    n: int, samples: int, key: Array, *, ratio: Sequence = (0.2, 1.0), anisotropy: Sequence[float] = (1.0, 5.0)
 ) -> dict[str, np.ndarray]:
     """Pairs of −∇·((1 − λ) k ∇u) + λ v·∇u = f, k as in `poisson`, |v| = 1 in any direction; `k`, `v` with their share.
 
@@ -47,7 +47,7 @@ def advection_diffusion(
     return _pairs(_advection_diffusion, n, samples, key, anisotropy, ratio, _mean_ratios(tuple(anisotropy)))
 
 
-def helmholtz(n: int, samples: int, key: Array, *, frequency: Sequence[int] = (1, 10)) -> dict[str, np.ndarray]:
+def helmholtz(n: int, samples: int, key: Array, *, frequency: Sequence = (1, 10)) -> dict[str, np.ndarray]:
     """Pairs of .01 ∇²u + ω u = −f, ω a whole number uniform in `frequency`, both ends included; max |u| at most 2.
 
     The operator is indefinite: modes below ω have the other sign, and near them u is large. (The paper prints the sign
@@ -115,7 +115,7 @@ def _symbol(n: int, k: Array, v: Array, w: Array) -> Array:
     return jax.lax.complex(real, jnp.broadcast_to(part(v, 0) * p + part(v, 1) * q, real.shape))
 
 
-def _diffusivity(key: Array, anisotropy: Sequence[float]) -> Array:
+def _diffusivity(key: Array, anisotropy: Sequence | Array) -> Array:
     keys = jr.split(key)
     e = jr.uniform(keys[0], minval=anisotropy[0], maxval=anisotropy[1])
     cos, sin = _direction(keys[1])
@@ -199,7 +199,7 @@ def _solved(draw, n: int, keys: Array, sparsities: Array, ranges: tuple[Array, .
     return jax.lax.map(one, (keys, sparsities))
 
 
-def _check(n: int, samples: int, *, least: float = 1.0, **ranges: Sequence[float]):
+def _check(n: int, samples: int, *, least: float = 1.0, **ranges: Sequence):
     if n < 4 or samples < 1:
         raise ValueError(f"elliptic pairs need n >= 4 points a side and at least one sample; got {n=}, {samples=}")
     for name, given in ranges.items():
