@@ -14,17 +14,6 @@ if os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # opt-in: repeated local runs s
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Under `--dist loadgroup` tests that share a fixture of their module go to one worker, where it is made once."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        made = {d[-1].argname for d in item._fixtureinfo.name2fixturedefs.values() if d[-1].scope == "module"}
-        if made - {"forget_compiled_programs"}:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
     """A whole run would otherwise hold some 5 GB of them per worker; hardly any is used by two modules."""
