@@ -182,9 +182,7 @@ def test_smoke(tmp_path, capsys):
     assert {path.name for path in written.parent.glob("*.png")} == {"data.png", "shifts.png", "sizes.png", "mixed.png"}
     assert "fine-tuned without solutions" in text and "| *the equation by least squares* | .0000" in text
     found = json.loads((written.parent / "report.json").read_text())
-    assert len(found["after"]) == 20 and all(
-        0 < run["error"] < 2 for runs in found["after"].values() for run in runs
-    )
+    assert len(found["after"]) == 20 and all(0 < run["error"] < 2 for runs in found["after"].values() for run in runs)
     capsys.readouterr()
     main(["--preset", "smoke", "--out", str(tmp_path / "run")])
     assert "starts" not in capsys.readouterr().out

@@ -12,6 +12,7 @@ from hybridgcm.nn.conv import PolarCNN as PolarCNN
 from hybridgcm.nn.conv import ResCNN as ResCNN
 from hybridgcm.nn.conv import guillaumin_zanna as guillaumin_zanna
 from hybridgcm.nn.conv import polar_convolution as polar_convolution
+from hybridgcm.nn.dilated import DilatedResNet as DilatedResNet
 from hybridgcm.nn.local import LocalConvolution as LocalConvolution
 from hybridgcm.nn.local import OperatorSum as OperatorSum
 from hybridgcm.nn.local import local_sfno as local_sfno
@@ -21,6 +22,7 @@ from hybridgcm.nn.operators import AbstractOperator as AbstractOperator
 from hybridgcm.nn.operators import SpectralConvolution as SpectralConvolution
 from hybridgcm.nn.operators import ZonalConvolution as ZonalConvolution
 from hybridgcm.nn.operators import apply as apply
+from hybridgcm.nn.operators import spectral_convolution as spectral_convolution
 from hybridgcm.nn.samplers import AbstractSampler as AbstractSampler
 from hybridgcm.nn.samplers import FlowMatching as FlowMatching
 from hybridgcm.nn.samplers import Gaussian as Gaussian
@@ -28,5 +30,13 @@ from hybridgcm.nn.samplers import sample as sample
 from hybridgcm.nn.sphere import ColumnNetwork as ColumnNetwork
 from hybridgcm.nn.sphere import ScaleNetwork as ScaleNetwork
 from hybridgcm.nn.sphere import WithLatitude as WithLatitude
+from hybridgcm.nn.tensorised import CP as CP
+from hybridgcm.nn.tensorised import TensorisedConvolution as TensorisedConvolution
+from hybridgcm.nn.tensorised import TensorTrain as TensorTrain
+from hybridgcm.nn.tensorised import Tucker as Tucker
+from hybridgcm.nn.tensorised import tensorised_fno as tensorised_fno
+from hybridgcm.nn.transformer import Transformer as Transformer
 from hybridgcm.nn.unet import SphericalUNet as SphericalUNet
 from hybridgcm.nn.unet import UNet as UNet
+from hybridgcm.nn.uno import UNO as UNO
+from hybridgcm.nn.uno import fourier_resampled as fourier_resampled

@@ -65,25 +65,7 @@ class SpectralConvolution(AbstractOperator):
         self.bias = jnp.zeros(out)
 
     def __call__(self, x, grid):
-        _check_modes(self.modes, grid, x.shape)
-        if max(x.shape[1:]) <= SMALL:
-            return _by_products(self.weights, self.modes, x) + self.bias[:, None, None]
-        (ny, nx), (rows, columns) = self.modes, (x.shape[1], x.shape[2] // 2 + 1)
-        to_spectral, to_grid = _transforms(x.shape[1:])
-        if grid is not None:
-            (rows, columns), to_spectral, to_grid = grid.spectral_shape, grid.to_spectral, grid.to_grid
-        positive, negative = (ny + 1) // 2, ny // 2
-        x_hat = to_spectral(x)[..., : nx // 2 + 1]
-        low = jnp.concatenate([x_hat[:, :positive], x_hat[:, rows - negative :]], 1)
-        # A product and a sum: XLA's CPU runtime has no fast kernel for one small matrix product per mode.
-        low = jnp.sum(jax.lax.complex(self.weights[0], self.weights[1]) * low, 1)
-        gap = jnp.zeros((len(low), rows - ny, nx // 2 + 1), low.dtype)
-        full = jnp.concatenate([low[:, :positive], gap, low[:, positive:]], 1)
-        mean = full[..., 0]
-        mirrored = jnp.roll(jnp.flip(mean, -1), 1, -1)
-        full = jnp.concatenate([((mean + mirrored.conj()) / 2)[..., None], full[..., 1:]], -1)
-        full = jnp.pad(full, ((0, 0), (0, 0), (0, columns - nx // 2 - 1)))
-        return to_grid(full) + self.bias[:, None, None]
+        return spectral_convolution(self.weights, self.bias, self.modes, x, grid)
 
 
 class ZonalConvolution(AbstractOperator):
@@ -211,6 +193,35 @@ class FNO(AbstractOperator):
             x = block(x, grid)
         first, second = self.projection
         return second(self.activation(first(x)))
+
+
+def spectral_convolution(
+    weights: Float[Array, "2 out channel row column"],
+    bias: Float[Array, " out"],
+    modes: tuple[int, int],
+    x: Float[Array, "channel y x"],
+    grid: AbstractGrid | None,
+) -> Float[Array, "out y x"]:
+    """What `SpectralConvolution` does, for whatever holds its weights."""
+    _check_modes(modes, grid, x.shape)
+    if max(x.shape[1:]) <= SMALL:
+        return _by_products(weights, modes, x) + bias[:, None, None]
+    (ny, nx), (rows, columns) = modes, (x.shape[1], x.shape[2] // 2 + 1)
+    to_spectral, to_grid = _transforms(x.shape[1:])
+    if grid is not None:
+        (rows, columns), to_spectral, to_grid = grid.spectral_shape, grid.to_spectral, grid.to_grid
+    positive, negative = (ny + 1) // 2, ny // 2
+    x_hat = to_spectral(x)[..., : nx // 2 + 1]
+    low = jnp.concatenate([x_hat[:, :positive], x_hat[:, rows - negative :]], 1)
+    # A product and a sum: XLA's CPU runtime has no fast kernel for one small matrix product per mode.
+    low = jnp.sum(jax.lax.complex(weights[0], weights[1]) * low, 1)
+    gap = jnp.zeros((len(low), rows - ny, nx // 2 + 1), low.dtype)
+    full = jnp.concatenate([low[:, :positive], gap, low[:, positive:]], 1)
+    mean = full[..., 0]
+    mirrored = jnp.roll(jnp.flip(mean, -1), 1, -1)
+    full = jnp.concatenate([((mean + mirrored.conj()) / 2)[..., None], full[..., 1:]], -1)
+    full = jnp.pad(full, ((0, 0), (0, 0), (0, columns - nx // 2 - 1)))
+    return to_grid(full) + bias[:, None, None]
 
 
 def _check_modes(modes: tuple[int, int], grid: AbstractGrid | None, shape: tuple[int, ...]):
