@@ -1,6 +1,5 @@
 """Hybrid, differentiable ocean and atmosphere models: solver, pluggable closures, training through the solver."""
 
-from hybridgcm import coarsen as coarsen
 from hybridgcm import diagnostics as diagnostics
 from hybridgcm import metrics as metrics
 from hybridgcm import nn as nn
@@ -29,6 +28,7 @@ from hybridgcm.equations import SurfaceQuasiGeostrophic as SurfaceQuasiGeostroph
 from hybridgcm.equations import Tracers as Tracers
 from hybridgcm.evaluate import evaluate as evaluate
 from hybridgcm.evaluate import survivors as survivors
+from hybridgcm.forecast import forecast as forecast
 from hybridgcm.grids import AbstractGrid as AbstractGrid
 from hybridgcm.grids import Sphere as Sphere
 from hybridgcm.grids import Torus as Torus

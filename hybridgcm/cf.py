@@ -9,6 +9,11 @@ from hybridgcm.units import conversion
 
 CALENDAR = {"standard_name": "time", "axis": "T", "units": "seconds since 0001-01-01", "calendar": "360_day"}
 _AXES = {
+    "time": CALENDAR,
+    "start_time": {name: text for name, text in CALENDAR.items() if name != "axis"}
+    | {"standard_name": "forecast_reference_time", "long_name": "start of the forecast"},
+    "lead_time": {"units": "s", "long_name": "time since the start", "standard_name": "forecast_period"},
+    "member": {"units": "1", "long_name": "member of the ensemble", "standard_name": "realization"},
     "layer": {"units": "1", "long_name": "layer, counted from the top", "axis": "Z", "positive": "down"},
     "y": {"units": "m", "long_name": "meridional coordinate", "standard_name": "projection_y_coordinate", "axis": "Y"},
     "x": {"units": "m", "long_name": "zonal coordinate", "standard_name": "projection_x_coordinate", "axis": "X"},
@@ -24,6 +29,11 @@ _AIR = {
     "ocean_relative_vorticity": "atmosphere_relative_vorticity",
 }
 """Standard names on a sphere: x and y are east and north there, and its fluid is air."""
+
+
+def record_dimension(attrs: Mapping) -> str:
+    """Along what the records of a store follow each other: `time`, or what its attribute of this name says."""
+    return attrs.get("record_dimension", "time")
 
 
 def axes(grid) -> tuple[str, str]:

@@ -239,13 +239,14 @@ def resumable_rollout(
     rungs: Sequence[Rung] = (),
     hold: int = 1,
     allow: bool = False,
+    missing: Sequence[str] = (),
 ) -> State:
     """The state `steps` steps after `state`, with the frames of `stream` in `folder/output.zarr`.
 
     Killed at any moment, the same call goes on from the last chunk: state and output are then, bit for bit, those of
     an uninterrupted run. Called again after its end it returns the final state; with more `steps` it continues.
     `callback(state, frames)` sees every chunk once its output is on disk, and again those that a resumed run repeats.
-    `attrs`, `dimensions` and `coordinates` are those of `open_store`, `courant` and `progress` those of `stream`.
+    `attrs`, `dimensions`, `coordinates` and `missing` are those of `open_store`, `courant` and `progress` of `stream`.
 
     With `rungs` (`ladder.RUNGS`) a blow-up is met as `ladder.climb` says; `ladder.json` and `.txt` tell what was done.
     Inside `preemption.preemptible()`, SIGTERM ends it after the chunk that it is at, with exit code 75.
@@ -253,8 +254,7 @@ def resumable_rollout(
     output functions, code, library versions or device are not those that it was begun with (`allow=True` goes on
     all the same); `FileExistsError` for output without a checkpoint; `BlewUp` as `stream`, earlier output kept.
     """
-    about = {"model": digest(model), "start": digest(state), "every": every}
-    about |= {"save": describe(save), "mean": describe(mean)}
+    about = dict(model=digest(model), start=digest(state), every=every, save=describe(save), mean=describe(mean))
     first, folder = int(state.step), Path(folder)
     time = (first + every * np.arange(1, count_frames(steps, every, chunk) + 1)) * model.dt
     with claim(folder):
@@ -264,18 +264,18 @@ def resumable_rollout(
             raise ValueError(f"{folder} is already at step {found[0]}, beyond the {first + steps} asked for")
         keep = None if found is None else found[2]["records"]
         grid = (model.equation if hasattr(model, "equation") else model).grid
-        cf = {"attrs": attrs, "dimensions": dimensions, "coordinates": coordinates}
+        cf = dict(attrs=attrs, dimensions=dimensions, coordinates=coordinates, missing=missing)
         store = open_store(folder / "output.zarr", grid, time, keep=keep, **cf)
         if found is None:  # from here on, output without a checkpoint is not ours
             checkpoints.save(first, state, {"records": 0})
         else:
             state = found[1]
         events = [] if found is None else found[2].get("events", [])
-        options = {"every": every, "chunk": chunk, "save": save, "mean": mean, "courant": courant, "progress": progress}
+        options = dict(every=every, chunk=chunk, save=save, mean=mean, courant=courant, progress=progress)
         left = first + steps - int(state.step)
         if left:
             stop_if_asked(f"at step {int(state.step)}, in {folder}")
-        chunks = climb(model, state, left, events, rungs=rungs, hold=hold, **options)
+        chunks = climb(model, state, left, events, rungs=rungs, hold=hold, missing=missing, **options)
         try:
             return _write(chunks, state, left, store, checkpoints, events, callback)
         finally:

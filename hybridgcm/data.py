@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridgcm.cf import CALENDAR, attributes, axis, dimension_names
+from hybridgcm.cf import attributes, axis, dimension_names, record_dimension
 from hybridgcm.files import atomic, failed_write, sync
 
 _SERIES = 1024
@@ -21,10 +21,10 @@ class Store:
     is raised after the data are on disk, so that a record below it is whole.
     """
 
-    def __init__(self, path: Path, grid, time: np.ndarray, dimensions: Mapping, coordinates: Mapping, attrs: Mapping):
+    def __init__(self, path: Path, grid, time, dimensions: Mapping, coordinates: Mapping, attrs: Mapping, missing):
         self.path, self.records, self._grid, self._time = path, 0, grid, time
         self._dimensions, self._coordinates, self._attrs = dimensions, coordinates, attrs
-        self._group = None
+        self._axis, self._missing, self._group = record_dimension(attrs), missing, None
 
     def append(self, frames: Mapping):
         """Add what `stream` yields: {"save": {name: [record, ...]}, "mean": {...}, "time": [record]}.
@@ -60,13 +60,13 @@ class Store:
         for name, a in arrays.items():
             if len(a) != len(time):
                 raise ValueError(f"{name} has {len(a)} records, expected {len(time)} as time")
-            check_finite(name, a)
+            check_finite(name, np.where(np.isnan(a), 0, a) if name in self._missing else a)
         known = () if self._group is None else [n for n in self._group.array_keys() if self._is_record(n)]
         if known and sorted(known) != sorted(arrays):
             raise ValueError(f"{self.path} holds {sorted(known)}; got {sorted(arrays)}")
 
     def _is_record(self, name: str) -> bool:
-        return name != "time" and self._group[name].metadata.dimension_names[:1] == ("time",)
+        return name != self._axis and self._group[name].metadata.dimension_names[:1] == (self._axis,)
 
     def _create(self, arrays: dict):
         """The whole store with no record in it, made beside its place and moved there: readers see all or nothing."""
@@ -77,8 +77,8 @@ class Store:
         shutil.rmtree(new, ignore_errors=True)
         attrs = {"Conventions": "CF-1.11", **self._attrs, "records_complete": 0}
         group = zarr.create_group(new, zarr_format=3, attributes=attrs)
-        _coordinate(group, "time", self._time, CALENDAR)
-        sizes = {"time": len(self._time)}
+        _coordinate(group, self._axis, *axis(self._axis, len(self._time), self._grid, {self._axis: self._time}))
+        sizes = {self._axis: len(self._time)}
         for name, a in arrays.items():
             names = dimension_names(name, a.shape[1:], self._grid, self._dimensions)
             for dimension, size in zip(names, a.shape[1:], strict=True):
@@ -87,7 +87,7 @@ class Store:
                 if dimension not in group:
                     values, about = axis(dimension, size, self._grid, self._coordinates)
                     _coordinate(group, dimension, values, about)
-            _record_array(group, name, a, len(self._time), ("time", *names), attributes(name, self._grid))
+            _record_array(group, name, a, len(self._time), (self._axis, *names), attributes(name, self._grid))
         new.rename(self.path)
         sync(self.path.parent)
         return zarr.open_group(self.path, mode="r+")
@@ -99,7 +99,7 @@ class Store:
         for leftover in self.path.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink()
         self._group = group = zarr.open_group(self.path, mode="r+")
-        complete, stored = int(group.attrs["records_complete"]), np.asarray(group["time"])
+        complete, stored = int(group.attrs["records_complete"]), np.asarray(group[self._axis])
         if complete < records:
             raise ValueError(f"{self.path} has {complete} complete records, expected at least {records} to keep")
         if len(self._time) < records or not np.array_equal(stored[:records], self._time[:records]):
@@ -115,8 +115,8 @@ class Store:
             if array.shape[0] != len(self._time):
                 array.resize((len(self._time), *array.shape[1:]))
         if not np.array_equal(stored, self._time):
-            group["time"].resize((len(self._time),))
-            group["time"][:] = self._time
+            group[self._axis].resize((len(self._time),))
+            group[self._axis][:] = self._time
         self.records = records
 
 
@@ -129,6 +129,7 @@ def open_store(
     dimensions: Mapping[str, Sequence[str]] | None = None,
     coordinates: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    missing: Sequence[str] = (),
 ) -> Store:
     """A new Zarr store for records at `time` (s since the start), or an old one to go on with.
 
@@ -142,14 +143,15 @@ def open_store(
     - `dimensions`: names of the dimensions after time of variables that are not fields, as {"spectrum": ("layer",
       "wavenumber")}; `coordinates`: values of such dimensions, else an attribute of the grid of that name, else 1, 2...
       A dimension "pressure" is one of levels in hPa.
-    - `attrs`: global attributes: title, provenance (configuration and code hashes).
+    - `attrs`: global attributes: title, provenance (configuration and code hashes); `record_dimension`: "lead_time".
+    - `missing`: variables in which nan says that there is no value.
 
     Raises `FileExistsError` for an old store without `keep`, `ValueError` if it does not have these records.
     """
     path, time = Path(path), np.asarray(time, np.float64)
     if time.ndim != 1 or not len(time) or not (np.diff(time) > 0).all():
         raise ValueError(f"time is the increasing axis of all records, s; got {time!r}")
-    store = Store(path, grid, time, dict(dimensions or {}), dict(coordinates or {}), dict(attrs or {}))
+    store = Store(path, grid, time, dict(dimensions or {}), dict(coordinates or {}), dict(attrs or {}), missing)
     if keep:
         store._truncate(keep)
     elif path.exists() and keep is None:
@@ -173,13 +175,13 @@ def read_store(path):
 
     path = Path(path)
     group = zarr.open_group(path, mode="r")
-    records = int(group.attrs["records_complete"])
+    records, along = int(group.attrs["records_complete"]), record_dimension(group.attrs)
     for name, array in group.arrays():
-        last = records if (array.metadata.dimension_names or ("",))[0] == "time" and name != "time" else array.shape[0]
+        last = records if (array.metadata.dimension_names or ("",))[0] == along != name else array.shape[0]
         for file in _chunk_files(path / name, array, 0, last):
             _check_chunk(name, file, array, last)
     data = xr.open_zarr(path, consolidated=False, chunks=None, decode_times=False)
-    return data.isel(time=slice(records))
+    return data.isel({along: slice(records)})
 
 
 def to_dataset(fields: Mapping, grid, time=None, *, dimensions=None, coordinates=None, attrs=None):
@@ -198,7 +200,7 @@ def to_dataset(fields: Mapping, grid, time=None, *, dimensions=None, coordinates
             variables[dimension] = xr.Variable((dimension,), values, about)
         variables[name] = xr.Variable((*lead, *names), a, attributes(name, grid))
     if lead:
-        variables["time"] = xr.Variable(lead, np.asarray(time, np.float64), CALENDAR)
+        variables["time"] = xr.Variable(lead, *axis("time", len(time), grid, {"time": np.asarray(time, np.float64)}))
     coordinates = {name: variables.pop(name) for name in [n for n, v in variables.items() if v.dims == (n,)]}
     return xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11", **(attrs or {})})
 

@@ -50,6 +50,40 @@ def evaluate(
     return table
 
 
+def verify(data, truth: Mapping, metrics: Mapping[str, Callable[[Fields, Fields], Array]]):
+    """Scores of a `forecast` against the truth at the time at which each record is valid, (start_time, lead_time, ...).
+
+    `metrics`: {name: metric of (prediction `[member, layer, y, x]`, target `[layer, y, x]`)}, such as `metrics.crps`;
+    `truth`: fields `[time, layer, y, x]` with their `time`, s, a dict or a data set. Members that failed at any start
+    are left out of all scores; the attribute `members` says how many are in. Raises `ValueError` for times that the
+    truth does not have, and if no member is left.
+    """
+    fit = np.asarray(data["failed_at"].isnull().all("start_time"))
+    if not fit.any():
+        raise ValueError("every member failed at some start: none is left to be scored; see the coordinate failed_at")
+    known, valid = np.asarray(truth["time"], float), np.asarray(data["time"], float)
+    index = np.abs(known[:, None, None] - valid).argmin(0)
+    if np.abs(known[index] - valid).max() > 1e-6 * max(1.0, np.abs(valid).max()):
+        bad = valid[np.abs(known[index] - valid) > 1e-6 * max(1.0, np.abs(valid).max())]
+        raise ValueError(
+            f"the truth has no record at {bad[0]} s (of {bad.size} times); it runs from {known[0]} s to "
+            f"{known[-1]} s: choose lead times with data.sel(lead_time=...)"
+        )
+    names = [n for n in data.data_vars if n in truth]
+    tables = {label: [] for label in metrics}
+    score = {label: eqx.filter_jit(metric) for label, metric in metrics.items()}
+    for start, lead in np.ndindex(valid.shape):
+        record = data[names].isel(start_time=start, lead_time=lead, member=fit)
+        prediction = {n: jnp.asarray(record[n].values) for n in names}
+        target = {n: jnp.asarray(np.asarray(truth[n][int(index[start, lead])])) for n in names}
+        for label, metric in score.items():
+            tables[label].append(np.asarray(metric(prediction, target)))
+    shaped = {label: np.stack(rows).reshape(*valid.shape, *rows[0].shape) for label, rows in tables.items()}
+    dims = lambda label, a: ("start_time", "lead_time", *(f"{label}_{i}" for i in range(a.ndim - 2)))
+    empty = data.drop_vars([*data.data_vars, *(set(data.coords) - {"start_time", "lead_time", "time"})])
+    return empty.assign({n: (dims(n, a), a) for n, a in shaped.items()}).assign_attrs(members=int(fit.sum()))
+
+
 class Survival(NamedTuple):
     """`survivors` of `attempts`; per attempt the step at which it was first seen to fail (else None) and why."""
 

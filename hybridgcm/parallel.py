@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -51,6 +52,12 @@ def members(
         return eqx.combine(out, rest[0])
 
     return run
+
+
+def fill(states, multiple: int):
+    """The batch of states with its last member repeated until `multiple` divides their number; cut the result."""
+    put = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], -len(a) % multiple, 0)]) if eqx.is_array(a) else a
+    return jax.tree.map(put, states)
 
 
 def split(states, devices: Sequence[jax.Device] | None = None):

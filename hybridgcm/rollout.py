@@ -1,6 +1,6 @@
 """Many steps: in one compiled program, or streamed to the host chunk by chunk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -110,6 +110,7 @@ def stream(
     mean: Callable[[Any, State], Any] | None = None,
     courant: float = 1.0,
     progress: str | None = None,
+    missing: Sequence[str] = (),
 ) -> Iterator[tuple[State, dict]]:
     """Generator around `rollout`: yields (state, {"save", "mean", "step", "time"}) after every `chunk` frames.
 
@@ -117,6 +118,7 @@ def stream(
     s. The next chunk runs while the caller has this one, so output is overlapped. A long run stops with
     `BlewUp` as soon as a chunk holds a frame with a value that is not finite or a Courant number above `courant`;
     everything yielded before is good. `progress` labels a bar with simulated years (of 360 days) per minute.
+    In outputs named in `missing`, nan says that there is no value, and stops nothing.
 
     Output, restart and early stop are the caller's loop body. Raises `ValueError` as `rollout` does.
     """
@@ -132,7 +134,7 @@ def stream(
                 pending = _chunk(model, state, size, every, save, mean)
             step = first + index * size + every * np.arange(1, chunk + 1)
             out, finite, speed = jax.tree.map(np.asarray, (out, finite, speed))
-            _check(out, finite, speed, step, good, courant)
+            _check(out, finite, speed, step, good, courant, missing)
             if bar:
                 bar.update(size)
             yield (
@@ -155,12 +157,13 @@ def count_frames(steps: int, every: int, chunk: int | None) -> int:
     return frames
 
 
-def _check(out: dict, finite: dict, speed: np.ndarray, step: np.ndarray, good: State, limit: float):
+def _check(out: dict, finite: dict, speed: np.ndarray, step: np.ndarray, good: State, limit: float, missing):
     fine = {f"state.y.{name}": flags for name, flags in finite.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if np.issubdtype(leaf.dtype, np.inexact):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            fine[name] = np.isfinite(leaf.reshape(len(step), -1)).all(1)
+            fit = np.isfinite(leaf) | (np.isnan(leaf) & (name.split(".")[-1] in missing))
+            fine[name] = fit.reshape(len(step), -1).all(1)
     first = {name: int(step[(~flags).argmax()]) for name, flags in fine.items() if not flags.all()}
     fast = ~(speed <= limit)
     if fast.any():

@@ -10,8 +10,15 @@ from jaxtyping import install_import_hook
 if importlib.util.find_spec("beartype"):  # shapes and types of all annotations, at each call
     install_import_hook("hybridgcm", "beartype.beartype")
 jax.config.update("jax_enable_x64", True)  # grids are float32 unless asked: nothing may be promoted
-if os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # opt-in: repeated local runs skip the compilations
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_configure(config):
+    """Compiled programs are kept beside pytest's own cache, for all workers and processes and for the next run."""
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,6 +7,9 @@ from hybridgcm.metrics.climates import perezhogin_errors as perezhogin_errors
 from hybridgcm.metrics.climates import pool as pool
 from hybridgcm.metrics.climates import ross_similarities as ross_similarities
 from hybridgcm.metrics.climates import wasserstein as wasserstein
+from hybridgcm.metrics.ensembles import brier as brier
+from hybridgcm.metrics.ensembles import rank_histogram as rank_histogram
+from hybridgcm.metrics.ensembles import spread_skill as spread_skill
 from hybridgcm.metrics.losses import Metric as Metric
 from hybridgcm.metrics.losses import crps as crps
 from hybridgcm.metrics.losses import discounted as discounted
