@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,18 @@ def windows(truth, length: int, batch: int, steps: int, key: Array) -> Sequence:
 def samples(data, batch: int, steps: int, key: Array) -> Sequence:
     """`steps` batches {name: [batch, ...]} of single records from {name: [record, ...]}; otherwise as `windows`."""
     return _Batches(data, None, batch, steps, key)
+
+
+def drawn(make: Callable[[Array], Any], steps: int, key: Array) -> Sequence:
+    """`steps` batches of which the i-th is make(fold_in(key, i)): points drawn anew in every step, made samples.
+
+    >>> batches = drawn(lambda key: {"x": jr.uniform(key, (5,))}, 3, jr.key(0))
+    >>> len(batches), batches[2]["x"].shape, bool((batches[1]["x"] == batches[1]["x"]).all())
+    (3, (5,), True)
+    """
+    if steps < 0:
+        raise ValueError(f"steps is at least 0; got {steps}")
+    return _Drawn(make, steps, key)
 
 
 def increments(background: Mapping, analysis: Mapping, window: float) -> dict[str, np.ndarray]:
@@ -123,6 +135,19 @@ class _Batches(Sequence):
             return _take(self.parts[0][name], start, self.length)
         taken = [_take(self.parts[p][name], s[None], self.length) for p, s in zip(part, start, strict=True)]
         return (jnp if isinstance(taken[0], jax.Array) else np).concatenate(taken)
+
+
+class _Drawn(Sequence):
+    def __init__(self, make, steps: int, key: Array):
+        self.make, self.steps, self.key = make, steps, key
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index: int):
+        if not -self.steps <= index < self.steps:
+            raise IndexError(f"batch {index} of {self.steps}")
+        return self.make(jr.fold_in(self.key, index % self.steps))
 
 
 class _Chain(Sequence):

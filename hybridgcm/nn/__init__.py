@@ -12,6 +12,14 @@ from hybridgcm.nn.conv import PolarCNN as PolarCNN
 from hybridgcm.nn.conv import ResCNN as ResCNN
 from hybridgcm.nn.conv import guillaumin_zanna as guillaumin_zanna
 from hybridgcm.nn.conv import polar_convolution as polar_convolution
+from hybridgcm.nn.deeponet import DeepONet as DeepONet
+from hybridgcm.nn.deeponet import ModifiedMLP as ModifiedMLP
+from hybridgcm.nn.deeponet import PODTrunk as PODTrunk
+from hybridgcm.nn.deeponet import PointTrunk as PointTrunk
+from hybridgcm.nn.deeponet import SeparableTrunk as SeparableTrunk
+from hybridgcm.nn.deeponet import pod_deeponet as pod_deeponet
+from hybridgcm.nn.deeponet import point_deeponet as point_deeponet
+from hybridgcm.nn.deeponet import separable_deeponet as separable_deeponet
 from hybridgcm.nn.dilated import DilatedResNet as DilatedResNet
 from hybridgcm.nn.local import LocalConvolution as LocalConvolution
 from hybridgcm.nn.local import OperatorSum as OperatorSum

@@ -18,3 +18,12 @@ from hybridgcm.train.objectives import supervised as supervised
 from hybridgcm.train.preflight import choose_chunk as choose_chunk
 from hybridgcm.train.preflight import gradient_norms as gradient_norms
 from hybridgcm.train.preflight import memory as memory
+from hybridgcm.train.queries import antiderivative as antiderivative
+from hybridgcm.train.queries import burgers as burgers
+from hybridgcm.train.queries import combined as combined
+from hybridgcm.train.queries import derivative as derivative
+from hybridgcm.train.queries import diffusion_reaction as diffusion_reaction
+from hybridgcm.train.queries import periodic as periodic
+from hybridgcm.train.queries import physics as physics
+from hybridgcm.train.queries import queries as queries
+from hybridgcm.train.queries import squares as squares

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array
 
 from hybridgcm.data import check_finite
-from hybridgcm.preemption import asked, stop_if_asked
+from hybridgcm.preemption import Preempted, asked
 
 
 class TrainingFailed(RuntimeError):
@@ -146,7 +147,13 @@ def _check_batches(batches):
 def _check_batch(batch, index: int):
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if eqx.is_inexact_array_like(leaf):
-            check_finite(f"batch {index}: {jax.tree_util.keystr(path, simple=True, separator='.')}", leaf)
+            for part in [leaf] if not _is_shared(leaf) else [shard.data for shard in leaf.addressable_shards]:
+                check_finite(f"batch {index}: {jax.tree_util.keystr(path, simple=True, separator='.')}", part)
+
+
+def _is_shared(leaf) -> bool:
+    """Whether an array lies on devices of several processes."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
 class _Saved:
@@ -174,11 +181,20 @@ class _Saved:
 
     def save(self, tree, log: list[dict], ended: bool):
         """Save the tree if it is time, or if this process is to stop; then it does."""
-        last = ended or len(log) == self.batches
-        if self.checkpoints is not None and (last or len(log) % self.every == 0 or asked()):
-            self.checkpoints.save(len(log), (tree, self._memory()), {"log": log, "ended": ended, **self.identity})
-            if not last:
-                stop_if_asked(f"at batch {len(log)}, in {self.checkpoints.folder}")
+        if self.checkpoints is None:
+            return
+        last, stop = ended or len(log) == self.batches, asked()
+        shared = any(map(_is_shared, jax.tree.leaves(tree)))
+        if shared:  # all processes are at this step: they stop together, and one writes what all of them have
+            stop = bool(multihost_utils.process_allgather(np.array(stop)).any())
+        if last or len(log) % self.every == 0 or stop:
+            if not shared or jax.process_index() == 0:
+                meta = {"log": log, "ended": ended, **self.identity}
+                self.checkpoints.save(len(log), (tree, self._memory()), meta)
+            if shared:
+                multihost_utils.sync_global_devices(f"saved {len(log)}")
+            if stop and not last:
+                raise Preempted(f"at batch {len(log)}, in {self.checkpoints.folder}")
 
     def _memory(self):
         return getattr(self.callback, "memory", None)
