@@ -7,8 +7,9 @@ import numpy as np
 
 from hybridgcm import pairs
 
-NAMES = {"poisson": ("f", "k"), "advection_diffusion": ("f", "k", "v"), "helmholtz": ("f", "w")}
-"""Fields that a network of one operator reads."""
+NAMES = {"poisson": ("f", "k"), "advection_diffusion": ("f", "k", "v"), "helmholtz": ("f", "k", "w")}
+"""Fields that a network of one operator reads. Helmholtz's `k` is always the same, and yet it is needed: inputs come
+over the size of the source, and this channel tells which size that was."""
 MIXED = ("f", "k", "v", "w")
 """Fields that a network of all operators reads."""
 DRAWN = {
