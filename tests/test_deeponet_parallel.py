@@ -25,6 +25,7 @@ def test_the_cases_of_the_experiment_trace_and_split():
         assert 0.1 < case.error(case.network) < 10
 
 
+@pytest.mark.slow
 def test_the_experiment_reports(tmp_path):
     """Two processes by hand over one training: weights agree, T1/TN and E are made of the times."""
     pytest.importorskip("matplotlib")

@@ -33,8 +33,8 @@ class Config:
     scratch_steps: int = 1000
     """Steps of training from scratch downstream, at least as many as it takes: see the curves."""
     examples: tuple[int, ...] = (8, 32, 128, 512, 2048)
-    """Downstream pairs at the main shift of the first system; other systems: the second and the last but one of them;
-    other shifts and sizes: the middle one."""
+    """Downstream pairs at the medium shift of the first system; of the others all but the first and the last; other
+    shifts and sizes: the middle one."""
     seeds: int = 3
     """Networks of each kind: other weights and order; pre-training pairs are the same, downstream pairs others."""
     systems: tuple[System, ...] = get_args(System)

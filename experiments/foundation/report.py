@@ -78,7 +78,7 @@ def _count(label: str) -> int:
 def _cell(errors) -> str:
     if errors is None:
         return "–"
-    three = lambda a: f"{a:.2g}" if a >= 1 else f"{a:.4f}".lstrip("0")
+    three = lambda a: f"{a:.1f}" if a >= 1 else f"{a:.4f}".lstrip("0") if a > 5e-5 else f"{a:.0e}"
     low, middle, high = (three(f(errors)) for f in (np.min, np.mean, np.max))
     return middle if len(errors) == 1 else f"{middle} ({low} to {high})"
 
@@ -175,11 +175,19 @@ def _data(table: Found):
             own = table.before(table.main[system], system, "before").mean()
             ax.axhline(own, color="0.75", lw=1, label="as pre-trained, no shift")
             ax.set(xscale="log", yscale="log", xlabel="pairs downstream", title=TITLES[system])
-            ax.grid(True)
+            _ticks(ax, table.curve(system, "fine")[0])
         figure.axes[0].set_ylabel("relative L2 error")
         handles = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels())}
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _ticks(ax, places):
+    """Marks at these places alone; on the other axis at the powers of ten that it has."""
+    ax.set_xticks(places, [f"{place:,}" for place in places])
+    ax.set_xticks([], minor=True)
+    ax.grid(True, axis="y", which="both")
+    ax.grid(True, axis="x")
 
 
 def _bars(ax, groups, series):
@@ -229,7 +237,7 @@ def _sizes(table: Found):
     system = table.config.systems[0]
     weights = [_count(label) for label in table.sizes]
     with plot.style() as Figure:
-        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         ax = figure.subplots()
         own = [table.before(label, system, "before") for label in table.sizes]
         _band(ax, weights, own, "0.75", "-", "as pre-trained, no shift")
@@ -237,8 +245,8 @@ def _sizes(table: Found):
         for (label, color), errors in zip(_labels(table), columns):
             _band(ax, weights, errors, color, "-", f"medium shift, {label}")
         ax.set(xscale="log", yscale="log", xlabel="weights", ylabel="relative L2 error", title=TITLES[system])
-        ax.grid(True)
-        figure.legend(loc="outside right upper")
+        _ticks(ax, weights)
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

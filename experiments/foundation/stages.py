@@ -67,7 +67,7 @@ def plan(config, middle: int):
     """(system, size, shift, number of pairs, start) of what networks of one operator are trained for downstream."""
     main = len(config.channels) - 1
     for number, system in enumerate(config.systems):
-        counts = config.examples if number == 0 else sorted({config.examples[1], config.examples[-2]})
+        counts = config.examples[1:-1] if number else config.examples
         for count in counts:
             yield from ((system, main, "medium", count, start) for start in ("fine", "scratch"))
     first = config.systems[0]
