@@ -73,8 +73,9 @@ def _figure(folder: Path, found: dict, table: dict):
         for (case, rows), color in zip(table.items(), draw.PALETTE):
             several = [row for label, row in rows.items() if "," not in label]
             first.plot([r["processes"] for r in several], [r["E"] for r in several], "o-", color=color, label=case)
+        counts = sorted({row["processes"] for rows in table.values() for row in rows.values()})
         first.axhline(0.8, color="0.6", linestyle=":")
-        first.set(xlabel="processes", ylabel="efficiency T1/(N TN)", ylim=(0, None))
+        first.set(xlabel="processes", ylabel="efficiency T1/(N TN)", ylim=(0, None), xticks=counts)
         first.legend()
         for ax, (case, runs) in zip(others, found.items()):
             for (label, about), color in zip(runs.items(), draw.PALETTE):
