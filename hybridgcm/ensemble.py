@@ -87,6 +87,12 @@ def grid_of(model: AbstractModel):
     return grid
 
 
+def started(model: AbstractModel, fields, step: ArrayLike, key: Array) -> State:
+    """The state of prognostics that are valid at model step `step`."""
+    new = model.encode(fields, key)
+    return State(new.y, new.step + step, new.past, new.memory, new.key)
+
+
 def count_steps(model: AbstractModel, time: float) -> int:
     """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
     step = round(time / model.dt)

@@ -16,7 +16,7 @@ from hybridgcm._typing import nearest
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
 from hybridgcm.checkpoint import resumable_rollout
 from hybridgcm.data import read_store, to_dataset
-from hybridgcm.ensemble import Ensemble, Perturb, count_steps, grid_of
+from hybridgcm.ensemble import Ensemble, Perturb, count_steps, grid_of, started
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.rollout import count_frames, stream
 
@@ -161,8 +161,7 @@ def _batch(model, starts, members, perturb, key) -> tuple[np.ndarray, State]:
         step = count_steps(model, float(time))
         own = jr.fold_in(key, np.uint32(step % 2**32))
         keys = jax.vmap(lambda j: jr.fold_in(own, j))(jnp.arange(members))  # noqa: B023 - used at once
-        state = model.encode({name: a[index] if several else a for name, a in fields.items()}, own)
-        state = State(state.y, state.step + step, state.past, state.memory, state.key)
+        state = started(model, {name: a[index] if several else a for name, a in fields.items()}, step, own)
         batch = jax.tree.map(lambda a: jnp.repeat(a[None], members, 0), state)
         if perturb is not None:
             made = perturb(model, state, jax.vmap(lambda k: jr.fold_in(k, 1))(keys))

@@ -127,8 +127,8 @@ def sharded(
         lengths = _lengths(batch, layout)
         uneven = {axis for axis, n in lengths.items() if n % mesh.shape[axis]}
         apart = {axis for axis in mesh.axis_names[1:] if mesh.shape[axis] > 1 and axis in lengths} | uneven | {*weighed}
-        own, fixed = eqx.partition(model, eqx.is_array)
-        arrays, rebuilt = _joined(own)
+        arrays, fixed = eqx.partition(model, eqx.is_array)
+        arrays, rebuilt = _joined(arrays)
 
         def share(arrays, batch, key):
             numbers = {axis: _numbers(n, mesh.shape[axis], axis) for axis, n in lengths.items()}

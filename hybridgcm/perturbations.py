@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from hybridgcm._typing import Numbers
-from hybridgcm.ensemble import Perturb, grid_of
+from hybridgcm.ensemble import Perturb, grid_of, started
 from hybridgcm.grids.base import scale as times
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.parallel import fill, members
@@ -69,8 +69,7 @@ def lagged(analyses: Mapping[str, Any]) -> Perturb:
         (fields, at), steps = _before(model, analyses, state, count - 1)
         made = [state]
         for back in range(1, count):
-            old = model.encode({n: a[-back] for n, a in fields.items()}, state.key)
-            old = State(old.y, at[-back], old.past, old.memory, old.key)
+            old = started(model, {n: a[-back] for n, a in fields.items()}, at[-back], state.key)
             for _ in range(back):
                 old = _ahead(model, old, steps)
             made.append(old)
@@ -218,8 +217,7 @@ def _breed(model, state: State, past, amplitude, steps: int, norm: Norm, key) ->
 
     def cycle(z, now):
         a, step = now
-        begun = model.encode(a, state.key)
-        f = flow(model, State(begun.y, step, begun.past, begun.memory, begun.key), steps, norm)
+        f = flow(model, started(model, a, step, state.key), steps, norm)
         return sized(f(z) - f(jnp.zeros_like(z))), None
 
     white = weigh(unweigh(jr.normal(key, like.shape, like.dtype)))

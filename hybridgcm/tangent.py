@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Fields
-from hybridgcm.ensemble import count_steps
+from hybridgcm.ensemble import count_steps, started
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic
 from hybridgcm.grids.base import scale as times
 from hybridgcm.models import AbstractModel, State
@@ -55,8 +55,7 @@ def energy(equation: AbstractEquation) -> Norm:
 
 def restarted(model: AbstractModel, state: State, fields: Fields) -> State:
     """The state of other prognostics at the moment of `state`: as encoded, with its step and key."""
-    new = model.encode(fields, state.key)
-    return State(new.y, state.step, new.past, new.memory, new.key)
+    return started(model, fields, state.step, state.key)
 
 
 def singular_vectors(

@@ -171,7 +171,7 @@ def test_saved_pairs_are_read_off_the_curve_from_scratch():
 
 
 def test_parts_of_a_problem_are_independent():
-    part = lambda *names: problems.made("poisson", *names, 8, 4)["f"]
+    part = lambda *names: problems.problem("poisson", *names, 8, 4)["f"]
     parts = [part(shift, name) for shift in ("before", "medium") for name in ("train", "validation", "test")]
     assert len({a.tobytes() for a in parts}) == 6
     assert same_bits(part("before", "train"), parts[0])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybridgcm import pairs
+from hybridgcm.pairs.elliptic import wave_numbers
 
 
 def isotropic(pair):
@@ -58,8 +59,5 @@ def _terms(fields):
 
 
 def _symbols(n: int) -> list[np.ndarray]:
-    numbers = np.fft.fftfreq(n, 1 / n)
-    odd = 2 * np.pi * np.where(2 * np.abs(numbers) == n, 0, numbers)
-    full, columns = 2 * np.pi * numbers, slice(n // 2 + 1)
-    q, p, q2, p2 = odd[:, None], odd[None, columns], full[:, None] ** 2, full[None, columns] ** 2
+    p, q, p2, q2 = wave_numbers(n)
     return [np.ones_like(p2 + q2), 1j * p + 0 * q, 1j * q + 0 * p, -p2 + 0 * q, -q2 + 0 * p, -p * q]

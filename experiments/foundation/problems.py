@@ -24,7 +24,7 @@ TITLES = {"poisson": "Poisson", "advection_diffusion": "advection–diffusion", 
 
 
 @functools.lru_cache(maxsize=12)
-def made(system: str, shift: str, part: str, n: int, samples: int, seed: int = 0) -> dict[str, np.ndarray]:
+def problem(system: str, shift: str, part: str, n: int, samples: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Pairs of one part ("train", "validation" or "test") of a problem; those of any two parts are independent."""
     name, ranges = DRAWN[system]
     number = [list(DRAWN).index(system), list(ranges).index(shift), ["train", "validation", "test"].index(part), seed]

@@ -13,7 +13,7 @@ import optax
 
 import hybridgcm as hg
 from experiments.foundation import baselines
-from experiments.foundation.problems import DRAWN, MIXED, NAMES, made, mixed, stacked
+from experiments.foundation.problems import DRAWN, MIXED, NAMES, mixed, problem, stacked
 from hybridgcm import batches, checkpoint, nn, pairs, train
 from hybridgcm.files import atomic
 
@@ -117,7 +117,7 @@ def equation(model, batch, key):
 
 def _pretrain(config, systems, size, seed, folder):
     names = NAMES[systems[0]] if len(systems) == 1 else MIXED
-    parts = {system: made(system, "before", "train", config.n, config.train) for system in systems}
+    parts = {system: problem(system, "before", "train", config.n, config.train) for system in systems}
     pair = parts[systems[0]] if len(systems) == 1 else mixed(list(parts.values()))
     steps = config.pretrain_steps * (1 if len(systems) == 1 else 2)
     model = network(config, names, size, pair, jr.key(seed))
@@ -180,7 +180,7 @@ def _simple(config, system, folder):
 
 def _part(config, system, shift, part, count=None, seed=0):
     samples = {"train": count, "validation": config.validation, "test": config.tests}[part]
-    return made(system, shift, part, config.n, samples, 1 + seed if part == "train" else 0)
+    return problem(system, shift, part, config.n, samples, 1 + seed if part == "train" else 0)
 
 
 @functools.cache

@@ -8,7 +8,14 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid
-from hybridgcm.nn.operators import AbstractOperator, Pointwise, SpectralConvolution
+from hybridgcm.nn.operators import (
+    AbstractOperator,
+    Pointwise,
+    SpectralConvolution,
+    check_channels,
+    two_layers,
+    zeroed,
+)
 
 
 class ClassicFNO(AbstractOperator):
@@ -48,19 +55,14 @@ class ClassicFNO(AbstractOperator):
         self.lifting = Pointwise(inputs, hidden, key=keys[0])
         self.spectral = tuple(SpectralConvolution(hidden, hidden, both, key=key) for key in keys[3::2])
         self.skips = tuple(Pointwise(hidden, hidden, key=key, bias=False) for key in keys[4::2])
-        last = Pointwise(2 * hidden, outputs, key=keys[2])
-        last = eqx.tree_at(lambda p: p.weight, last, 0 * last.weight)
+        last = zeroed(Pointwise(2 * hidden, outputs, key=keys[2]))
         self.projection = Pointwise(hidden, 2 * hidden, key=keys[1]), last
         self.activation = activation
 
     def __call__(self, x: Float[Array, "channel y x"], grid: AbstractGrid | None) -> Float[Array, "out y x"]:
-        if x.ndim != 3 or len(x) != self.lifting.weight.shape[1]:
-            raise ValueError(
-                f"this ClassicFNO maps [{self.lifting.weight.shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap"
-            )
+        check_channels(self, x, self.lifting.weight.shape[1])
         x = self.lifting(x)
         for number, (spectral, skip) in enumerate(zip(self.spectral, self.skips, strict=True), 1):
             x = spectral(x, grid) + skip(x)
             x = x if number == len(self.spectral) else self.activation(x)
-        first, second = self.projection
-        return second(self.activation(first(x)))
+        return two_layers(self.projection, self.activation, x)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm.nn.conv import periodic_convolution
+from hybridgcm.nn.operators import check_channels
 
 
 class DilatedResNet(eqx.Module):
@@ -61,8 +62,7 @@ class DilatedResNet(eqx.Module):
         self.last = jnp.zeros((outputs, width, 1, 1))
 
     def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
-        if x.ndim != 3 or len(x) != self.first.shape[1]:
-            raise ValueError(f"this DilatedResNet maps [{self.first.shape[1]}, y, x]; got {x.shape}; use jax.vmap")
+        check_channels(self, x, self.first.shape[1])
         x = periodic_convolution(x, self.first)
         for weights, biases in zip(self.weights, self.biases, strict=True):
             y = x

@@ -114,6 +114,23 @@ class Pointwise(eqx.Module):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
+def two_layers(pair: tuple[Pointwise, Pointwise], activation: Callable, x: Array) -> Array:
+    """V σ(W x): a network of two layers at every point."""
+    first, second = pair
+    return second(activation(first(x)))
+
+
+def zeroed(layer: Pointwise) -> Pointwise:
+    """The layer with zero weights: a network that ends in it is zero until it is trained."""
+    return eqx.tree_at(lambda p: p.weight, layer, 0 * layer.weight)
+
+
+def check_channels(net: Callable, x: Array, channels: int):
+    """Raises `ValueError` for other than `[channels, y, x]`."""
+    if x.ndim != 3 or len(x) != channels:
+        raise ValueError(f"this {type(net).__name__} maps [{channels}, y, x]; got {x.shape}; for a batch use jax.vmap")
+
+
 class FNOBlock(AbstractOperator):
     """x ← σ(K x + W x), then x ← σ(MLP(x) + g x): K a convolution by modes, W and MLP pointwise, g per channel."""
 
@@ -135,8 +152,7 @@ class FNOBlock(AbstractOperator):
     def __call__(self, x, grid):
         bent = (lambda a: a) if self.last else self.activation
         y = bent(self.spectral(x, grid) + self.skip(x))
-        first, second = self.mlp
-        return bent(second(self.activation(first(y))) + self.gate[:, None, None] * x)
+        return bent(two_layers(self.mlp, self.activation, y) + self.gate[:, None, None] * x)
 
 
 class FNO(AbstractOperator):
@@ -178,21 +194,15 @@ class FNO(AbstractOperator):
             FNOBlock(hidden, modes, key=key, activation=activation, last=number == layers - 1)
             for number, key in enumerate(keys[3:])
         )
-        last = Pointwise(wide, outputs, key=keys[2])
-        self.projection = Pointwise(hidden, wide, key=keys[2]), eqx.tree_at(lambda p: p.weight, last, 0 * last.weight)
+        self.projection = Pointwise(hidden, wide, key=keys[2]), zeroed(Pointwise(wide, outputs, key=keys[2]))
         self.activation = activation
 
     def __call__(self, x, grid):
-        if x.ndim != 3 or len(x) != self.lifting[0].weight.shape[1]:
-            raise ValueError(
-                f"this FNO maps [{self.lifting[0].weight.shape[1]}, y, x]; got {x.shape}; for a batch use jax.vmap"
-            )
-        first, second = self.lifting
-        x = second(self.activation(first(x)))
+        check_channels(self, x, self.lifting[0].weight.shape[1])
+        x = two_layers(self.lifting, self.activation, x)
         for block in self.blocks:
             x = block(x, grid)
-        first, second = self.projection
-        return second(self.activation(first(x)))
+        return two_layers(self.projection, self.activation, x)
 
 
 def spectral_convolution(

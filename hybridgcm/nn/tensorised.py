@@ -12,9 +12,6 @@ from jaxtyping import Array, Float
 from hybridgcm.nn.local import neural_operator
 from hybridgcm.nn.operators import FNO, AbstractOperator, spectral_convolution
 
-LETTERS = "ocyx"
-"""Axes of spectral weights: channels out and in, rows and columns of modes."""
-
 
 class Tucker(eqx.Module):
     """W[o, c, l, k] = Σ G[r, s, t, u] A[o, r] B[c, s] C[l, t] D[k, u]: a core and a matrix per axis, all complex.

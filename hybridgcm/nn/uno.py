@@ -9,7 +9,14 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, Torus
-from hybridgcm.nn.operators import AbstractOperator, Pointwise, SpectralConvolution
+from hybridgcm.nn.operators import (
+    AbstractOperator,
+    Pointwise,
+    SpectralConvolution,
+    check_channels,
+    two_layers,
+    zeroed,
+)
 
 
 def fourier_resampled(x: Float[Array, "channel y x"], shape: tuple[int, int]) -> Float[Array, "channel m n"]:
@@ -50,8 +57,7 @@ class UNOBlock(eqx.Module):
         y = fourier_resampled(self.spectral(x, None), shape)
         x = fourier_resampled(x, shape)
         y = bent(y + self.skip(x))
-        first, second = self.mlp
-        return bent(second(activation(first(y))) + self.past(x))
+        return bent(two_layers(self.mlp, activation, y) + self.past(x))
 
 
 class UNO(AbstractOperator):
@@ -108,18 +114,14 @@ class UNO(AbstractOperator):
             blocks.append(UNOBlock(before, out, tuple(block_modes), key=next(keys)))
             before = out
         self.blocks, self.across, self.scalings = tuple(blocks), tuple(across), tuple(map(float, scalings))
-        last = Pointwise(projection, outputs, key=next(keys))
-        last = eqx.tree_at(lambda p: p.weight, last, 0 * last.weight)
+        last = zeroed(Pointwise(projection, outputs, key=next(keys)))
         self.projection, self.activation = (Pointwise(before, projection, key=next(keys)), last), activation
 
     def __call__(self, x: Float[Array, "channel y x"], grid: AbstractGrid | None) -> Float[Array, "out y x"]:
         if grid is not None and not isinstance(grid, Torus):
             raise TypeError(f"a UNO resamples the points of a plane; got a {type(grid).__name__}: see SphericalUNet")
-        inputs = self.lifting[0].weight.shape[1]
-        if x.ndim != 3 or len(x) != inputs:
-            raise ValueError(f"this UNO maps [{inputs}, y, x]; got {x.shape}; for a batch use jax.vmap")
-        first, second = self.lifting
-        x, made, across = second(self.activation(first(x))), [], iter(self.across)
+        check_channels(self, x, self.lifting[0].weight.shape[1])
+        x, made, across = two_layers(self.lifting, self.activation, x), [], iter(self.across)
         for number, (block, factor) in enumerate(zip(self.blocks, self.scalings, strict=True)):
             if (mirror := _mirror(number, len(self.blocks))) is not None:
                 x = jnp.concatenate([x, fourier_resampled(next(across)(made[mirror]), x.shape[1:])])
@@ -128,8 +130,7 @@ class UNO(AbstractOperator):
                 raise ValueError(f"block {number} scales {x.shape[1:]} points by {factor:g}: no whole number of them")
             x = block(x, shape, self.activation, number == len(self.blocks) - 1)
             made.append(x)
-        first, second = self.projection
-        return second(self.activation(first(x)))
+        return two_layers(self.projection, self.activation, x)
 
 
 def _mirror(number: int, count: int) -> int | None:

@@ -104,13 +104,18 @@ def elliptic_residual(
     return jnp.fft.irfft2(symbol * jnp.fft.rfft2(u) - jnp.fft.rfft2(f), f.shape[-2:])
 
 
+def wave_numbers(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(p, q, p², q²) along x and y for the modes of `rfft2`; p and q, of odd derivatives, are zero at Nyquist modes."""
+    numbers = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
+    odd = np.where(np.isclose(np.abs(numbers), np.pi * n), 0, numbers)
+    half = slice(n // 2 + 1)
+    return odd[None, half], odd[:, None], numbers[None, half] ** 2, numbers[:, None] ** 2
+
+
 def _symbol(n: int, k: Array, v: Array, w: Array) -> Array:
-    """What the operator multiplies each mode of `rfft2` with; odd derivatives of the Nyquist modes are zero."""
-    numbers = np.fft.fftfreq(n, 1 / n)
-    odd = 2 * np.pi * np.where(2 * np.abs(numbers) == n, 0, numbers)
-    columns, part = slice(n // 2 + 1), lambda a, i: a[..., i, None, None]
-    q2, p2 = (2 * np.pi * numbers[:, None]) ** 2, (2 * np.pi * numbers[None, columns]) ** 2
-    q, p = odd[:, None], odd[None, columns]
+    """What the operator multiplies each mode of `rfft2` with."""
+    p, q, p2, q2 = wave_numbers(n)
+    part = lambda a, i: a[..., i, None, None]
     real = part(k, 0) * p2 + part(k, 1) * q2 + 2 * part(k, 2) * (p * q) - w[..., None, None]
     return jax.lax.complex(real, jnp.broadcast_to(part(v, 0) * p + part(v, 1) * q, real.shape))
 
