@@ -26,3 +26,6 @@ from hybridgcm.metrics.losses import variance as variance
 from hybridgcm.metrics.losses import weighted as weighted
 from hybridgcm.metrics.norms import h1 as h1
 from hybridgcm.metrics.norms import lp as lp
+from hybridgcm.metrics.spectra import adjusted_mse as adjusted_mse
+from hybridgcm.metrics.spectra import coherence as coherence
+from hybridgcm.metrics.spectra import spectral_crps as spectral_crps
