@@ -8,6 +8,7 @@ from hybridgcm.train.callbacks import read_log as read_log
 from hybridgcm.train.eki import eki as eki
 from hybridgcm.train.fit import TrainingFailed as TrainingFailed
 from hybridgcm.train.fit import fit as fit
+from hybridgcm.train.incremental import incremental as incremental
 from hybridgcm.train.objectives import Detached as Detached
 from hybridgcm.train.objectives import StraightThrough as StraightThrough
 from hybridgcm.train.objectives import augmented as augmented
