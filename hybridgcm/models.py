@@ -104,7 +104,7 @@ class Model(AbstractModel):
     def step(self, state: State) -> State:
         equation, start = self.equation, state.step.astype(self.equation.grid.eigenvalues.dtype) * self.dt
         if self.closure is None:
-            F = lambda offset, y: self._tendency(start + offset, y)
+            F = lambda offset, y: self.tendency(start + offset, y)
             memory = state.memory
         else:
             key = jr.fold_in(state.key, state.step)
@@ -113,7 +113,7 @@ class Model(AbstractModel):
             def F(offset, y):
                 first = isinstance(offset, float | int) and offset == 0  # offsets of adaptive steppers are traced
                 held = forcing if self.hold or first else self._forcing(y, state.memory, key)[0]
-                return jax.tree.map(jnp.add, self._tendency(start + offset, y), held)
+                return jax.tree.map(jnp.add, self.tendency(start + offset, y), held)
 
         y, past = self.stepper(F, equation, state.y, state.past, self.dt)
         return State(y, state.step + 1, past, memory, state.key)
@@ -129,7 +129,7 @@ class Model(AbstractModel):
         u, v = self.equation.advecting_velocity(state.y)
         return self.equation.grid.courant(u, v, self.dt)
 
-    def _tendency(self, t, y: Spectral) -> Spectral:
+    def tendency(self, t, y: Spectral) -> Spectral:
         """Explicit tendency with the forcing, without the closure."""
         tendency = self.equation.explicit(t, y)
         if self.forcing is None:

@@ -28,3 +28,4 @@ from hybridgcm.train.queries import periodic as periodic
 from hybridgcm.train.queries import physics as physics
 from hybridgcm.train.queries import queries as queries
 from hybridgcm.train.queries import squares as squares
+from hybridgcm.train.residuals import residual as residual
