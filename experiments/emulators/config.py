@@ -1,0 +1,93 @@
+"""Settings of the emulators of our own flows. Units in every field's docstring."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+PLANE = ("FNO", "TFNO", "UNO", "U-Net", "dilated ResNet", "CNN", "transformer", "POD-DeepONet", "linear")
+SPHERE = ("SFNO", "local SFNO", "spherical U-Net", "polar CNN", "POD-DeepONet", "linear")
+"""Networks on a plane and on a sphere, in the order of the tables; the last is one linear map per wave or degree."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Networks in the place of a solver, and the long runs, finer grids and ensembles that they are put to."""
+
+    flow: Literal["qg", "shallow_water", "sphere", "qg3"] = "qg"
+    """Two-layer quasi-geostrophic turbulence, rotating shallow water on a plane, a maintained unstable jet of shallow
+    water on a sphere, Marshall and Molteni's three-level atmosphere."""
+    inputs: str = ""
+    """netCDF file with forcing, orography and land of the three-level atmosphere; empty: the synthetic winter."""
+    n: int = 16
+    """Points a side of the emulators' plane; on a sphere n rows at truncation ⌊2n/3⌋."""
+    networks: tuple[str, ...] = ()
+    """Which; empty: all that there are for the flow."""
+    seeds: int = 3
+    """Networks of every kind."""
+    size: float = 1.0
+    """Factor on the channels of all networks."""
+    calm: float = 1.0
+    """Factor on the days that the truth runs before it is recorded."""
+    records: int = 10_000
+    """Records of the truth for training, one lead apart."""
+    one_step: int = 2000
+    """Optimiser steps on pairs of records."""
+    blur: float = 0.03
+    """Standard deviation of the noise on the starts of pairs, over that of the fields: errors are met in training."""
+    unrolled: int = 300
+    """Optimiser steps through `horizon` steps of the emulator, after those."""
+    horizon: int = 4
+    """Steps of an unrolled window."""
+    batch: int = 8
+    """Pairs in a batch; of windows a quarter of it."""
+    starts: int = 16
+    """Forecasts, from starts that are `apart` leads apart after the training's records."""
+    apart: int = 15
+    """Leads between the starts of forecasts."""
+    forecast: int = 60
+    """Leads that forecasts last."""
+    free_steps: int = 100_000
+    """Steps of the free run of every network."""
+    solver_steps: int = 10_000
+    """Leads of the free run of the solver at the emulators' resolution."""
+    members: int = 50
+    """Of an ensemble of every kind of network."""
+    many: int = 1000
+    """Of one ensemble of the first kind, for its time."""
+    noise: float = 0.05
+    """Standard deviation of the noise that members start with, over that of the fields."""
+
+    def problems(self):
+        """What does not fit together, one line each; empty if all is well."""
+        for name in ("seeds", "one_step", "batch", "starts", "apart", "forecast", "free_steps", "solver_steps"):
+            if getattr(self, name) < 1:
+                yield f"{name} must be at least 1; got {getattr(self, name)}"
+        if self.n < 8 or self.n % 8:
+            yield f"n={self.n} must be a multiple of 8, as U-Nets halve it twice and finer grids double it"
+        if self.records < max(self.horizon + 1, 2):
+            yield f"records={self.records} must hold a window of horizon + 1 = {self.horizon + 1}"
+        if self.free_steps % 100 or self.solver_steps % 100:
+            yield f"free runs are looked at every 100 steps; got {self.free_steps} and {self.solver_steps}"
+        if self.members < 2 or self.many < 0:
+            yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
+        if not (self.size > 0 and self.calm > 0 and self.noise > 0 and self.blur >= 0):
+            yield f"size, calm and noise are positive, blur is not negative; got {self}"
+        for name in self.networks:
+            if name not in self.available():
+                yield f"networks: {self.flow} has {', '.join(self.available())}; got {name!r}"
+
+    def available(self) -> tuple[str, ...]:
+        """Names of the networks that there are for the flow."""
+        return PLANE if self.flow in ("qg", "shallow_water") else SPHERE
+
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the networks that are trained."""
+        return self.networks or self.available()
+
+
+LAPTOP = Config()
+SMOKE = replace(
+    LAPTOP, seeds=1, size=0.25, calm=0.02, records=40, one_step=6, unrolled=2, horizon=2, batch=2, starts=2,
+    apart=4, forecast=6, free_steps=200, solver_steps=100, members=3, many=4, networks=("FNO", "linear"),
+)  # fmt: skip
+FULL = replace(LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, starts=50)
+PRESETS = {"laptop": LAPTOP, "full": FULL, "smoke": SMOKE}

@@ -1,0 +1,112 @@
+"""The truth, networks trained on it, and what they are put to, each made once."""
+
+import dataclasses
+import functools
+import json
+import time
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import hybridgcm as hg
+from experiments.emulators import flows, networks, records, scores
+from experiments.emulators.scores import write
+from hybridgcm import checkpoint, train
+
+TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
+TRAINING = ("one_step", "blur", "unrolled", "horizon", "batch", "size")
+"""Settings that the truth's records, and beside them the weights, depend on."""
+
+
+def everything(run) -> dict:
+    """{name: list over seeds of scores}: networks, the solver at their resolution, persistence, and what they share."""
+    config, found = run.config, {}
+    flow = flows.flow(config)
+    settings = dataclasses.asdict(config)
+    only = lambda names: {name: settings[name] for name in names}
+    known = only(TRUTH)
+    data = run.stage("truth", known, functools.partial(records.make, config, flow))
+    known = known | {"data": data}
+    reference = run.stage("reference", known, functools.partial(scores.reference, config, flow, data))
+
+    def score(name, seed, build, steps, inputs):
+        """Scores of one model; ensemble and cost of the first of a kind."""
+        label = f"{_plain(name)}-{seed}"
+        parts = {"forecasts": (scores.forecasts, {}), "free": (functools.partial(scores.free, steps), {"steps": steps})}
+        if not seed:
+            parts |= {"ensemble": (functools.partial(scores.ensemble, "members"), only(("members", "noise")))}
+            parts |= {"cost": (scores.cost, {})}
+        row = {}
+        for part, (function, more) in parts.items():
+            build_part = functools.partial(function, config, flow, build, data)
+            folder = run.stage(f"{part}-{label}", inputs | more, build_part)
+            row |= json.loads((folder / "scores.json").read_text()) | {part: folder.name}
+        found.setdefault(name, []).append(row)
+        return row
+
+    score("solver", 0, flow.solver, config.solver_steps, known | {"model": "solver"})
+    for seed in range(config.seeds):
+        for name in config.chosen():
+            if name == "linear" and seed:
+                continue  # starts at zero: the same but for the order of batches
+            inputs = known | only(TRAINING) | {"model": name, "seed": seed}
+            build = functools.partial(_train, config, flow, name, seed, data)
+            trained = run.stage(f"train-{_plain(name)}-{seed}", inputs, build)
+            build = functools.partial(load, config, flow, name, seed, data, trained)
+            row = score(name, seed, build, config.free_steps, known | {"trained": trained})
+            row |= json.loads((trained / "about.json").read_text())
+            if config.many and not seed and name == config.chosen()[0]:
+                many = functools.partial(scores.ensemble, "many", config, flow, build, data)
+                folder = run.stage("many", known | {"trained": trained} | only(("many", "noise")), many)
+                row["many"] = json.loads((folder / "scores.json").read_text())
+    found["persistence"] = [json.loads((reference / "scores.json").read_text())]
+    return {"models": found, "truth": data.name, "reference": reference.name}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def load(config, flow, name, seed, data, trained, factor: int = 1) -> hg.Emulator:
+    """A trained emulator, on the grid that is `factor` times as fine as that of its training."""
+    like = networks.emulator(config, flow, name, seed, records.training(flow, data))
+    found = checkpoint.load(trained / "emulator.ckpt", like)
+    return found if factor == 1 else networks.at(flow, found, factor)
+
+
+@functools.cache
+def _objective(sizes: tuple, blur: float):
+    """Mean squares over the sizes of one lead's changes, {name: one per layer}; the same for all seeds, as jit asks."""
+    size = {name: np.asarray(values, np.float32).reshape(-1, 1, 1) for name, values in sizes}
+
+    def loss(prediction, target):
+        errors = [jnp.mean(((prediction[name] - target[name]) / size[name]) ** 2) for name in size]
+        return sum(errors) / len(errors)
+
+    return train.perturbed(hg.online(loss), blur) if blur else hg.online(loss)
+
+
+def _train(config, flow, name, seed, data, folder):
+    fields = records.training(flow, data)
+    model = networks.emulator(config, flow, name, seed, fields)
+    sizes = tuple((key, tuple(np.atleast_1d(a).tolist())) for key, a in model.change.items())
+    begin, logs = time.perf_counter(), []
+    for length, steps, batch, rate, blur in (
+        (2, config.one_step, config.batch, 2e-3, config.blur),
+        (config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0),
+    ):
+        if not steps:
+            continue
+        key = jr.fold_in(jr.fold_in(jr.key(2), seed), length)
+        model, log = hg.fit(
+            model, hg.windows(fields, length=length, batch=batch, steps=steps, key=key),
+            _objective(sizes, blur),
+            networks.optimiser(name, rate, steps), where=networks.weights, key=key,
+            checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{length}"), every=500,
+            progress=f"{name} {seed}, {length - 1} ahead",
+        )  # fmt: skip
+        logs.append([record["loss"] for record in log])
+    checkpoint.save(folder / "emulator.ckpt", model)
+    write(folder / "log.json", logs)
+    write(folder / "about.json", {"weights": networks.count(model), "training": time.perf_counter() - begin})

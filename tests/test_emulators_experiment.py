@@ -1,0 +1,177 @@
+"""Emulators of our own flows: what they are trained on and judged by, and the experiment end to end."""
+
+import json
+import re
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import error, same_bits
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+
+import hybridgcm as hg  # noqa: E402
+from experiments.emulators import flows, networks, records, report, run, scores  # noqa: E402
+from experiments.emulators.config import PRESETS, SMOKE, Config  # noqa: E402
+
+FLOWS = ("qg", "shallow_water", "sphere", "qg3")
+
+
+def noise(flow, count=4):
+    """Random fields of the flow's shape."""
+    grid, rng = flow.grid(1), np.random.default_rng(0)
+    layers = flow.solver(1).equation.layers
+    return {name: rng.normal(size=(count, layers, *grid.shape)).astype(np.float32) for name in flow.names}
+
+
+def test_settings_that_do_not_fit_are_told():
+    for preset in PRESETS.values():
+        assert not list(preset.problems())
+    for change, message in (
+        ({"n": 12}, "multiple of 8"),
+        ({"seeds": 0}, "at least 1"),
+        ({"records": 3}, "window of horizon"),
+        ({"free_steps": 150}, "every 100 steps"),
+        ({"members": 1}, "two members"),
+        ({"networks": ("SFNO",)}, "qg has FNO, TFNO.*got 'SFNO'"),
+    ):
+        assert any(re.search(message, line) for line in Config(**change).problems()), change
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_truth_is_steady_in_what_it_conserves_and_its_grids_are_multiples(name):
+    """One step of the finest solver keeps the area mean of every prognostic, and its time steps divide a lead."""
+    flow = flows.flow(replace(SMOKE, flow=name))
+    coarse, fine = flow.solver(1), flow.solver(flow.finest)
+    for factor in records.factors(flow):
+        assert flow.grid(factor).shape == tuple(factor * n for n in flow.grid(1).shape)
+    for model in (coarse, fine):
+        assert (flow.lead / model.dt) % 1 == 0
+    state = coarse.encode(flow.start(coarse))
+    before, after = coarse.decode(state), coarse.decode(eqx.filter_jit(coarse.step)(state))
+    for key, a in before.items():
+        change = np.abs(np.asarray(coarse.equation.grid.mean(after[key]) - coarse.equation.grid.mean(a)))
+        assert (change < 1e-5 * np.abs(np.asarray(a)).max() + 1e-12).all() or key == "delta", key
+
+
+def test_what_networks_are_told_of_the_place_does_not_depend_on_the_points():
+    for name in ("shallow_water", "sphere"):
+        flow = flows.flow(replace(SMOKE, flow=name))
+        if name == "shallow_water":
+            assert error(flow.place(flow.grid(2))[:, ::2, ::2], flow.place(flow.grid(1))) < 1e-6
+        else:
+            sine = flow.place(flow.grid(2))[0]
+            assert np.abs(sine[:, 0] - np.sin(np.radians(flow.grid(2).latitude))).max() < 1e-6
+    assert flows.flow(SMOKE).place(flows.flow(SMOKE).grid(1)).shape[0] == 0
+
+
+def test_mirrored_jets_are_balanced():
+    """Both jets of the shallow-water sphere stand still for a day without friction: they do not touch."""
+    flow = flows.flow(replace(SMOKE, flow="sphere", n=32))
+    model = flow.solver(1)
+    jets = flows._mirrored(flows.cases.galewsky(model.equation.grid, perturbed=False).start)
+    free = hg.Model(flows.cases.galewsky(model.equation.grid, perturbed=False).equation, hg.SIL3(), dt=1800.0)
+    end, _ = eqx.filter_jit(hg.rollout)(free, free.encode(jets), 48, every=48, save=None)
+    moved, still = free.decode(end)["phi"], free.decode(free.encode(jets))["phi"]
+    assert error(moved, still) < 0.01
+    assert error(moved[:, ::-1], moved) < 1e-4
+
+
+@pytest.mark.parametrize("name", ("FNO", "linear", "POD-DeepONet"))
+def test_untrained_emulators_persist_or_stay_in_their_basis(name):
+    config = replace(SMOKE, networks=(name,))
+    flow = flows.flow(config)
+    data = noise(flow, 30)
+    model = networks.emulator(config, flow, name, 0, data)
+    start = {key: a[0] for key, a in data.items()}
+    after = model.decode(model.step(model.encode(start)))
+    if name == "POD-DeepONet":
+        moved = (np.asarray(after["q"]) - start["q"]).ravel()
+        basis = np.asarray(model.net.net.net.trunk.modes)
+        assert np.linalg.norm(moved) > 0 and basis.shape[0] == 2 and np.isfinite(moved).all()
+        with pytest.raises(ValueError, match="basis is of fields of 256 points"):
+            finer = networks.at(flow, model, 2)
+            finer.step(finer.encode({"q": np.zeros((2, 32, 32), np.float32)}))
+    else:
+        assert same_bits(np.asarray(after["q"]), start["q"])
+
+
+def test_finer_grids_give_the_linear_map_of_the_same_waves():
+    """The linear map knows wavenumbers, not points: a smooth field changes by the same field at 2n."""
+    config = replace(SMOKE, networks=("linear",))
+    flow = flows.flow(config)
+    model = networks.emulator(config, flow, "linear", 0, noise(flow))
+    rng = np.random.default_rng(1)
+    net = model.net.net
+    filled = jnp.asarray(rng.normal(size=net.weights.shape), jnp.float32)
+    model = eqx.tree_at(lambda m: m.net.net.weights, model, filled)
+    coarse, fine = flow.grid(1), flow.grid(2)
+    q_hat = coarse.to_spectral(jnp.asarray(rng.normal(size=(2, *coarse.shape)), jnp.float32))
+    q_hat = jnp.where(coarse.eigenvalues > -((2 * np.pi * 4 / coarse.length[0]) ** 2), q_hat, 0)
+    finer = networks.at(flow, model, 2)
+    step = lambda m, grid, a: m.decode(m.step(m.encode({"q": grid.to_grid(a)})))["q"]
+    small, large = step(model, coarse, q_hat), step(finer, fine, coarse.resize(q_hat, fine))
+    assert error(large[:, ::2, ::2], small) < 1e-5
+
+
+def test_looks_measure_energy_and_variance():
+    """A plane wave of u: kinetic energy U²/4, all variance of q in the shell of its wavenumber."""
+    flow = flows.flow(SMOKE)
+    solver, grid = flow.solver(1), flow.grid(1)
+    k, psi = 2 * np.pi / grid.length[0] * 3, np.zeros((2, *grid.shape), np.float32)
+    psi[:] = 100 * np.cos(k * np.asarray(grid.y))[:, None]
+    q_hat = solver.equation.potential_vorticity(solver.equation.grid.to_spectral(jnp.asarray(psi)))
+    look = scores.Look(solver, grid).of({"q": solver.equation.grid.to_grid(q_hat)})
+    assert np.allclose(look["kinetic"], (100 * k) ** 2 / 4, rtol=1e-4)
+    spectrum = np.asarray(look["spectrum"]["q"])
+    assert (spectrum.argmax(1) == 3).all() and np.allclose(spectrum.sum(1), look["variance"]["q"], rtol=1e-4)
+
+
+def test_valid_times_are_counted_until_the_first_crossing():
+    errors = np.array([[0.1, 0.4, 0.6, 0.2], [0.6, 0.1, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.1, np.nan, 0.1, 0.1]])
+    assert report._valid(errors).tolist() == [2, 0, 4, 1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emulators") / "smoke"
+    run.main(["--preset", "smoke", "--out", str(folder)])
+    return folder
+
+
+def test_the_experiment_runs_and_reports(finished):
+    found = json.loads((finished / "report.json").read_text())
+    assert set(found["models"]) == {"solver", "FNO", "linear", "persistence"}
+    still, fno = found["models"]["persistence"][0], found["models"]["FNO"][0]
+    assert np.array(fno["error1"]).shape == (SMOKE.starts, SMOKE.forecast)
+    assert np.array(fno["error2"]).shape == np.array(fno["error4"]).shape == (1, SMOKE.forecast)
+    assert np.mean(fno["error1"], 0)[0] < 1.5 * np.mean(still["error1"], 0)[0]
+    assert fno["many"]["scores"]["members"] == SMOKE.many and fno["ensemble_scores"]["members"] == SMOKE.members
+    text = (finished / "report.md").read_text()
+    assert text.count("\n| FNO |") == 3 and "![spectra](spectra.png)" in text
+    for name in ("errors", "spectra", "fields"):
+        assert (finished / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_records_are_the_solvers_and_their_grids_agree(finished):
+    flow = flows.flow(SMOKE)
+    data = next((finished / "stages").glob("truth-*"))
+    fine, coarse = (records.later(flow, data, factor)["q"] for factor in (4, 1))
+    grid, small = flow.grid(4), flow.grid(1)
+    cut = small.to_grid(grid.resize(grid.to_spectral(jnp.asarray(fine[0])), small))
+    assert error(cut, coarse[0]) < 1e-5
+    model = flow.solver(4)
+    state = model.encode({"q": jnp.asarray(fine[1])})
+    stride = round(flow.lead / model.dt)
+    _, out = records.ROLL(model, state, stride, every=stride, save=scores.decoded)
+    assert error(out["save"]["q"][0], fine[2]) < 0.05  # the multistep scheme starts anew, at a day of the calm start
+
+
+def test_a_finished_run_is_read_not_repeated(finished, capsys):
+    before = (finished / "report.json").read_bytes()
+    run.main(["--preset", "smoke", "--out", str(finished)])
+    assert "starts" not in capsys.readouterr().out
+    assert (finished / "report.json").read_bytes() == before
