@@ -1,4 +1,4 @@
-"""Pairs that operator learning is tried on: Darcy flow, Burgers' equation and elliptic problems, made or read.
+"""Pairs that operator learning is tried on: Darcy flow, Burgers' equation, elliptic problems and flows, made or read.
 
 Pairs are {name: [sample, layer, y, x]}, as `batches.samples` draws from and `train.supervised` takes.
 """
@@ -16,3 +16,6 @@ from hybridgcm.pairs.elliptic import poisson as poisson
 from hybridgcm.pairs.elliptic import solve_elliptic as solve_elliptic
 from hybridgcm.pairs.files import read_burgers as read_burgers
 from hybridgcm.pairs.files import read_darcy as read_darcy
+from hybridgcm.pairs.flows import gaussian as gaussian
+from hybridgcm.pairs.flows import navier_stokes as navier_stokes
+from hybridgcm.pairs.flows import shallow_water as shallow_water
