@@ -69,3 +69,17 @@ def latitudes(truncation: int, products: int) -> int:
 
 def _power(n: int, prime: int) -> int:
     return 0 if n % prime else 1 + _power(n // prime, prime)
+
+
+def by_degree(truncation: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places in a flat spectral array of a `Sphere` of `[degree, order]`, degrees `first` to `last`, and the inverse.
+
+    The inverse is `[l, k]`, places in the flat array by degree. What is not there has the place behind the end: put a
+    zero behind both arrays.
+    """
+    l, m = np.arange(first, last + 1)[:, None], np.arange(last + 1)  # noqa: E741
+    rows, columns = 2 * (truncation + 1), (truncation + 3) // 2
+    here = np.where(m <= l, ((l - m) % 2 * (rows // 2) + m) * columns + (l - m) // 2, rows * columns)
+    there = np.full(rows * columns + 1, here.size)
+    there[here] = np.arange(here.size).reshape(here.shape)
+    return here, there[:-1].reshape(rows, columns)

@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm.grids import AbstractGrid, Sphere, Torus
+from hybridgcm.grids import AbstractGrid, Sphere, Torus, legendre
 
 SMALL = 32
 """Sides up to this many points are transformed by matrix products, longer ones by FFTs."""
@@ -93,10 +93,14 @@ class ZonalConvolution(AbstractOperator):
             raise TypeError(f"a zonal convolution is written for a Sphere; got {type(grid).__name__}")
         if degrees > grid.truncation:
             raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
-        x_hat = grid.to_spectral(x)
-        kernel = jnp.where(grid.degree <= degrees, self.weights[..., np.minimum(grid.degree, degrees)], 0)
-        mixed = jax.lax.complex(jnp.sum(kernel * x_hat.real, 1), jnp.sum(kernel * x_hat.imag, 1))
-        return grid.to_grid(mixed) + self.bias[:, None, None]
+        # Degree by degree: with a weight put at every harmonic an SFNO trained three times as slowly.
+        here, there = legendre.by_degree(grid.truncation, 0, degrees)
+        x_hat = grid.to_spectral(x).reshape(len(x), -1)
+        ends = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 1)])  # a zero, for the places without a number
+        parts = ends(jnp.stack([x_hat.real, x_hat.imag]))[..., here]
+        y = jnp.einsum("ocl,pclm->polm", self.weights, parts, precision="highest")
+        y = ends(y.reshape(2, len(self.weights), -1))[..., there]
+        return grid.to_grid(jax.lax.complex(y[0], y[1])) + self.bias[:, None, None]
 
 
 class Pointwise(eqx.Module):

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm.grids import AbstractGrid, Sphere
+from hybridgcm.grids import AbstractGrid, Sphere, legendre
 from hybridgcm.nn.operators import AbstractOperator, Pointwise, apply
 
 
@@ -142,12 +142,8 @@ class ScaleNetwork(AbstractOperator):
 def _places(grid: Sphere, degrees: int) -> tuple[np.ndarray, ...]:
     """Where a spectral array holds `[degree, order]`, the inverse of that, and where `steady` holds the two parts."""
     l, m = np.arange(1, degrees + 1)[:, None], np.arange(degrees + 1)
-    rows, columns = grid.spectral_shape
-    row = (l - m) % 2 * (rows // 2) + m  # see `Sphere`
-    here = np.where(m <= l, row * columns + (l - m) // 2, rows * columns)
-    there = np.full(rows * columns + 1, here.size)
-    there[here] = np.arange(here.size).reshape(here.shape)
+    here, there = legendre.by_degree(grid.truncation, 1, degrees)
     nowhere = (degrees + 1) ** 2 - 1
     real = np.where(m <= l, l**2 - 1 + np.maximum(2 * m - 1, 0), nowhere)
     imaginary = np.where((m <= l) & (m > 0), l**2 - 1 + 2 * m, nowhere)
-    return here, there[:-1].reshape(rows, columns), real, imaginary
+    return here, there, real, imaginary
