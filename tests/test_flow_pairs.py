@@ -1,5 +1,7 @@
 """Pairs of flows: statistics of random states, exact waves and decay, the same truth at every resolution."""
 
+import json
+
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -165,3 +167,30 @@ def test_what_cannot_be_drawn_or_solved_is_refused(make, words):
     with pytest.raises(ValueError) as caught:
         make()
     assert words in str(caught.value), caught.value
+
+
+# The experiment
+
+
+@pytest.mark.slow
+def test_the_smoke_run_reports(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tyro")
+    from experiments.spherical_operators import run
+
+    report = run.main(["--preset", "smoke", "--seeds", "1", "--recipes", "sfno", "--out", str(tmp_path / "run")])
+    table = json.loads((report.parent / "report.json").read_text())
+    scores = {label: rows[0]["16 × 32"]["zeta"] for label, rows in table["scores"].items()}
+    assert scores["solver, RK4 with 900 s"] < scores["linear map, with sin φ"] < scores["linear map, degree by degree"]
+    assert scores["linear map, degree by degree"] < scores["persistence"], scores
+    after = {label: rows[0]["errors"] for label, rows in table["runs"].items()}
+    assert max(after["solver"]["24"].values()) < 0.1 < after["SFNO"]["1"]["phi"]
+    assert "| SFNO |" in report.read_text() and (report.parent / "sample.png").stat().st_size > 5_000
+
+
+def test_settings_that_do_not_fit_are_told():
+    from experiments.spherical_operators.config import SMOKE, Config
+
+    assert not list(Config().problems()) and not list(SMOKE.problems())
+    for change, message in (({"largest": 30}, "largest <= truncation"), ({"samples": 201}, "multiple of batch")):
+        assert any(message in line for line in Config(**change).problems()), change
