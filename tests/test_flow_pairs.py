@@ -2,6 +2,8 @@
 
 import json
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -170,6 +172,48 @@ def test_what_cannot_be_drawn_or_solved_is_refused(make, words):
 
 
 # The experiment
+
+
+def test_a_regression_for_every_degree_recovers_a_linear_map_on_every_grid():
+    """φ ← 3 ζ + ∂φ/∂λ, ζ ← sin φ ζ, δ ← ∇²δ/10, in units of their own; the third needs no latitude."""
+    from experiments.spherical_operators import baselines
+
+    def applied(grid, fields):
+        hat = {name: grid.to_spectral(jnp.asarray(a)) for name, a in fields.items()}
+        sine = np.sin(np.radians(grid.latitude))[:, None]
+        phi = grid.to_grid(3e8 * hat["zeta"] + grid.radius * grid.zonal_derivative(hat["phi"]))
+        zeta = sine * fields["zeta"]
+        zeta = zeta - (np.asarray(grid.weights) * zeta).sum((-2, -1), keepdims=True)
+        return {"phi": phi, "zeta": zeta, "delta": grid.to_grid(grid.laplacian(hat["delta"])) * 1e12}
+
+    coarse, fine, units = hg.Sphere(10), hg.Sphere(21), (1e3, 1e-5, 1e-5)
+    draw = lambda grid, key: dict(zip(baselines.NAMES, (
+        unit * np.asarray(pairs.gaussian(grid, 8, jr.key(key + i), largest=6, variance=np.ones_like))
+        for i, unit in enumerate(units)
+    )))  # fmt: skip
+    starts, test = draw(coarse, 0), draw(fine, 5)
+    for latitude, errors in ((True, (0, 0, 0)), (False, (0, 1, 0))):
+        made = baselines.per_degree(starts, applied(coarse, starts), coarse, latitude)(test, fine)
+        for name, wrong in zip(baselines.NAMES, errors):
+            found = error(made[name], applied(fine, test)[name])
+            assert found > 0.3 if wrong else found < 1e-3, (name, latitude, found)
+
+
+def test_without_winds_a_network_cannot_tell_east_from_west():
+    """Mirrored fields give mirrored answers, whatever the weights: no Jacobian and no drift of planetary waves."""
+    from experiments.spherical_operators import networks
+    from experiments.spherical_operators.config import SMOKE
+
+    grid = hg.Sphere(10)
+    fields = pairs.gaussian(grid, 1, jr.key(0), largest=6, variance=np.ones_like, fields=3)[0]
+    fields = fields.astype(jnp.float32)
+    mirrored = lambda a: jnp.roll(jnp.flip(a, -1), 1, -1)
+    for recipe, blind in (("sfno", True), ("slopes", False)):
+        net = networks.network(SMOKE, recipe, jr.key(1))
+        fill = lambda a: jr.normal(jr.key(2), a.shape) / 4 if eqx.is_inexact_array(a) and not np.any(a) else a
+        net = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, jax.tree.map(fill, net))
+        one, other = net(mirrored(fields), grid), mirrored(net(fields, grid))
+        assert (error(one, other) < 1e-4) is blind, (recipe, error(one, other))
 
 
 @pytest.mark.slow
