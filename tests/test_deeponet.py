@@ -1,5 +1,7 @@
 """DeepONets: published sizes, bases, separable trunks, residuals of equations with known solutions, learning."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -236,3 +238,12 @@ def test_the_antiderivative_is_learned_from_pairs_in_a_basis():
     found = wrong(trained, test, np.arange(50))
     assert found < 0.03, found
     assert np.array_equal(trained.trunk.modes, net.trunk.modes)
+
+
+def test_the_smoke_run_of_the_antiderivative_reports(tmp_path):
+    pytest.importorskip("tyro")
+    from experiments.antiderivative import run
+
+    found = json.loads(run.main(["--preset", "smoke", "--out", str(tmp_path / "run")]).read_text())
+    assert found["trapezoidal rule"] < 1e-3 and found["networks"][0]["weights"] == 2_901
+    assert found["networks"][0]["error"] < 0.3, found

@@ -1,0 +1,44 @@
+"""Settings of the antiderivative that a DeepONet learns. Units in every field's docstring."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Config:
+    """s(x) = ∫₀ˣ u from the values of u at sensors: Lu et al. (2021), doi:10.1038/s42256-021-00302-5."""
+
+    functions: int = 10_000
+    """For training, each known at one place: unaligned data."""
+    tests: int = 1000
+    """Functions for testing, each asked at all sensors."""
+    sensors: int = 100
+    """Places in [0, 1] where a function is given."""
+    width: float = 0.2
+    """Length scale of the Gaussian functions, in units of the interval."""
+    hidden: int = 50
+    """Width and rank of branch and trunk."""
+    depth: int = 4
+    """Hidden layers of each."""
+    batch: int = 1000
+    """Functions of a step."""
+    steps: int = 40_000
+    """Of Adam."""
+    rate: float = 1e-3
+    """Learning rate at the start, times .9 every `decay` steps."""
+    decay: int = 1000
+    """See `rate`."""
+    seeds: int = 1
+    """Networks."""
+
+    def problems(self):
+        """What does not fit together, one line each; empty if all is well."""
+        for name in ("functions", "tests", "hidden", "depth", "batch", "steps", "decay", "seeds"):
+            if getattr(self, name) < 1:
+                yield f"{name} must be at least 1; got {getattr(self, name)}"
+        if self.sensors < 2 or not self.width > 0:
+            yield f"sensors={self.sensors} must be at least 2 and width={self.width} positive"
+
+
+LAPTOP = Config()
+SMOKE = replace(LAPTOP, functions=2000, tests=50, hidden=20, depth=1, batch=100, steps=1000, rate=1e-2)
+PRESETS = {"laptop": LAPTOP, "smoke": SMOKE}
