@@ -2,8 +2,8 @@
 
     python experiments/antiderivative/run.py [--preset NAME] [--out FOLDER] [--FIELD VALUE]
 
-Presets: `laptop` (default: some ten minutes on one core), `smoke` (seconds). The same command goes on after a kill. Results:
-report.json: mean relative L2 errors of test functions, seconds a step.
+Presets: `laptop` (default: some ten minutes on one core), `smoke` (seconds). The same command goes on after a kill.
+Results: report.json: mean relative L2 errors of test functions, seconds a step.
 """
 
 import functools
