@@ -14,23 +14,26 @@ CHANNELS = ("mean", "sum", "each", "together")
 """What becomes of the layers: mean or sum of their relative errors, an error each, or one norm over all of them."""
 
 
-def lp(name: str, p: int | float = 2, *, channels: str = "mean", grid: AbstractGrid | None = None) -> Metric:
+def lp(
+    name: str, p: int | float = 2, *, channels: str = "mean", grid: AbstractGrid | None = None, axes: int = 2
+) -> Metric:
     """‖prediction − target‖_p / ‖target‖_p of every frame, ‖a‖_p = (mean of |a|ᵖ over the points)^(1/p): `[*lead]`.
 
     Zero is perfect, 1 a prediction of zero. Frames `[*lead, layer, y, x]`; nothing is averaged but what is said: frames
     stay apart, layers as `channels` says ("each" keeps them, `[*lead, layer]`; neuraloperator's LpLoss is "sum"). With
-    `grid` the mean is its quadrature, as a sphere needs. Differentiable, also where the error is zero.
+    `grid` the mean is its quadrature, as a sphere needs. Differentiable, also where the error is zero. Points lie along
+    the last `axes` axes: one of lines `[*lead, layer, x]`, three of boxes `[*lead, layer, z, y, x]`.
     Raises `ValueError` for p < 1 and unknown `channels`, missing names and unequal shapes.
     """
     if not p >= 1:
         raise ValueError(f"a norm has p >= 1; got p={p}")
-    _check(channels)
+    _check(channels, axes, grid)
 
     def powers(a):
         a = jnp.abs(a) ** p if p % 2 else a ** int(p)  # smooth where it can be
-        return jnp.mean(a, (-2, -1)) if grid is None else grid.mean(a)
+        return jnp.mean(a, tuple(range(-axes, 0))) if grid is None else grid.mean(a)
 
-    return _relative(name, powers, 1 / p, channels)
+    return _relative(name, powers, 1 / p, channels, axes)
 
 
 def h1(
@@ -40,19 +43,21 @@ def h1(
     grid: AbstractGrid | None = None,
     length: float | Sequence[float] = 1.0,
     periodic: bool | Sequence[bool] = False,
+    axes: int = 2,
 ) -> Metric:
     """As `lp` with the norm (mean of a² + |∇a|²)^½, which sees slopes as well as values: `[*lead]`.
 
     - `grid`: derivatives by its modes, Σ (1 − λ)|â|², λ the eigenvalues of ∇²; lengths in m. Else differences:
-    - `length`: of the box along (y, x), n points at i·length/n, in the unit that the slopes are to be judged in.
+    - `length`: of the box along (y, x), or whatever its `axes`, n points at i·length/n, in the unit that the slopes are
+      to be judged in.
     - `periodic`: per axis; central differences around. Else central ones inside and one-sided ones at the ends, all
       exact for parabolas.
 
     neuraloperator's H1Loss is periodic unless told otherwise, also where the domain has boundaries, and its "sum" over
     channels is hidden. Raises `ValueError` as `lp`, and for axes of less than 3 points.
     """
-    _check(channels)
-    lengths, around = np.broadcast_to(length, (2,)), np.broadcast_to(periodic, (2,))
+    _check(channels, axes, grid)
+    lengths, around = np.broadcast_to(length, (axes,)), np.broadcast_to(periodic, (axes,))
     if not np.all(lengths > 0):
         raise ValueError(f"length is a positive number, or one for each of (y, x); got {length}")
 
@@ -61,11 +66,11 @@ def h1(
             a_hat = grid.to_spectral(a)
             return grid.inner(a_hat, scale(1 - grid.eigenvalues, a_hat))
         total = a**2
-        for axis in (-2, -1):
+        for axis in range(-axes, 0):
             total += difference(a, lengths[axis] / a.shape[axis], axis, bool(around[axis])) ** 2
-        return jnp.mean(total, (-2, -1))
+        return jnp.mean(total, tuple(range(-axes, 0)))
 
-    return _relative(name, squares, 0.5, channels)
+    return _relative(name, squares, 0.5, channels, axes)
 
 
 def difference(a: Array, spacing: float, axis: int, periodic: bool = False) -> Array:
@@ -83,10 +88,10 @@ def difference(a: Array, spacing: float, axis: int, periodic: bool = False) -> A
     return jnp.concatenate([first, inner, last], axis)
 
 
-def _relative(name: str, powers, root: float, channels: str) -> Metric:
+def _relative(name: str, powers, root: float, channels: str, axes: int) -> Metric:
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
-        size = _positive(jnp.max(jnp.abs(t), (-3, -2, -1), keepdims=True))  # powers of s⁻² fields underflow
+        size = _positive(jnp.max(jnp.abs(t), tuple(range(-1 - axes, 0)), keepdims=True))  # powers of s⁻² underflow
         error, whole = powers((p - t) / size), powers(t / size)
         if channels == "together":
             error, whole = jnp.sum(error, -1), jnp.sum(whole, -1)
@@ -97,6 +102,10 @@ def _relative(name: str, powers, root: float, channels: str) -> Metric:
     return metric
 
 
-def _check(channels: str):
+def _check(channels: str, axes: int, grid: AbstractGrid | None):
+    if axes not in (1, 2, 3):
+        raise ValueError(f"axes of points are 1, 2 or 3; got {axes}")
+    if grid is not None and axes != 2:
+        raise ValueError(f"a grid has two axes of points; got axes={axes}")
     if channels not in CHANNELS:
         raise ValueError(f"channels is one of {CHANNELS}; got {channels!r}")

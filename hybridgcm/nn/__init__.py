@@ -30,11 +30,11 @@ from hybridgcm.nn.operators import AbstractOperator as AbstractOperator
 from hybridgcm.nn.operators import SpectralConvolution as SpectralConvolution
 from hybridgcm.nn.operators import ZonalConvolution as ZonalConvolution
 from hybridgcm.nn.operators import apply as apply
-from hybridgcm.nn.operators import spectral_convolution as spectral_convolution
 from hybridgcm.nn.samplers import AbstractSampler as AbstractSampler
 from hybridgcm.nn.samplers import FlowMatching as FlowMatching
 from hybridgcm.nn.samplers import Gaussian as Gaussian
 from hybridgcm.nn.samplers import sample as sample
+from hybridgcm.nn.spectral import spectral_convolution as spectral_convolution
 from hybridgcm.nn.sphere import ColumnNetwork as ColumnNetwork
 from hybridgcm.nn.sphere import ScaleNetwork as ScaleNetwork
 from hybridgcm.nn.sphere import WithLatitude as WithLatitude

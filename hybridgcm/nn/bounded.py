@@ -9,7 +9,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from hybridgcm.nn.operators import AbstractOperator
+from hybridgcm.nn.operators import check_channels, without_grid
+from hybridgcm.nn.spectral import per_channel
 
 SQUARE = 8
 """Symmetries of the square, `turned` by the numbers 0 to 7."""
@@ -19,24 +20,26 @@ class Bounded(eqx.Module):
     """y = net([x, j/n_y, i/n_x]): two channels more that say where a point is, for domains that have boundaries.
 
     `net` maps `[channel + 2, y, x]` to `[out, y, x]`; an `AbstractOperator` is called without a grid, its transforms
-    taking the points for one period. `Bounded(FNO(channels + 2, out, modes=(8, 8), hidden=24, key=key))` is
-    neuraloperator's `FNO` with its defaults, weight for weight; here the untrained network is zero.
+    taking the points for one period. On a line it is one channel more, in a box three.
+    `Bounded(FNO(channels + 2, out, modes=(8, 8), hidden=24, key=key))` is neuraloperator's `FNO` with its defaults,
+    weight for weight; here the untrained network is zero.
     """
 
     net: Callable
 
-    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
-        if x.ndim != 3:
-            raise ValueError(f"operators map [channel, y, x]; got {x.shape}; for a batch use jax.vmap")
+    def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *points"]:
+        if x.ndim < 2:
+            raise ValueError(f"operators map [channel, *points]; got {x.shape}; for a batch use jax.vmap")
         places = np.meshgrid(*(np.arange(n) / n for n in x.shape[1:]), indexing="ij")
         x = jnp.concatenate([x, jnp.asarray(np.stack(places), x.dtype)])
-        return self.net(x, None) if isinstance(self.net, AbstractOperator) else self.net(x)
+        return without_grid(self.net, x)
 
 
 class Normalised(eqx.Module):
     """y = mean_y + scale_y net((x − mean_x)/scale_x), a number each per channel: physical fields in and out.
 
-    The numbers are saved with the weights, and are not meant to be trained: fit with `where=lambda m: m.net`.
+    The numbers are saved with the weights, and are not meant to be trained: fit with `where=lambda m: m.net`. `net` may
+    be an `AbstractOperator`, called without a grid: on points that are one period of a line, plane or box.
     `from_data` measures them; pairs of O(1) are told by zeros and ones.
     Raises `ValueError` for other than these channels, and for scales that are not positive.
     """
@@ -56,26 +59,24 @@ class Normalised(eqx.Module):
 
     @classmethod
     def from_data(cls, net: Callable, inputs, outputs):
-        """Means and standard deviations over samples and space of `[sample, channel, y, x]`, both ends.
+        """Means and standard deviations over samples and space of `[sample, channel, *points]`, both ends.
 
         Raises `ValueError` for other axes, different numbers of samples and a channel that does not vary.
         """
         for name, a in (("inputs", inputs), ("outputs", outputs)):
-            if np.ndim(a) != 4 or len(a) != len(inputs):
+            if np.ndim(a) < 3 or len(a) != len(inputs):
                 shapes = f"{np.shape(inputs)} and {np.shape(outputs)}"
-                raise ValueError(f"{name}: pairs are [sample, channel, y, x], sample by sample; got {shapes}")
-        moments = lambda function: tuple(function(np.asarray(a, float), (0, 2, 3)) for a in (inputs, outputs))
+                raise ValueError(f"{name}: pairs are [sample, channel, *points], sample by sample; got {shapes}")
+        space = lambda a: (0, *range(2, np.ndim(a)))
+        moments = lambda function: tuple(function(np.asarray(a, float), space(a)) for a in (inputs, outputs))
         return cls(net, moments(np.mean), moments(np.std))
 
-    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
-        expected = len(self.mean[0])
-        if x.ndim != 3 or len(x) != expected:
-            raise ValueError(f"this operator maps [{expected}, y, x]; got {x.shape}; for a batch use jax.vmap")
-        column = lambda a: a[:, None, None]
-        y = self.net((x - column(self.mean[0])) / column(self.scale[0]))
+    def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *others"]:
+        check_channels(self, x, len(self.mean[0]), min(max(1, x.ndim - 1), 3))
+        y = without_grid(self.net, (x - per_channel(self.mean[0], x)) / per_channel(self.scale[0], x))
         if len(y) != len(self.mean[1]):
             raise ValueError(f"the network gives {len(y)} channels, its normaliser is of {len(self.mean[1])}")
-        return column(self.mean[1]) + column(self.scale[1]) * y
+        return per_channel(self.mean[1], y) + per_channel(self.scale[1], y) * y
 
 
 class Homogeneous(eqx.Module):
@@ -88,10 +89,10 @@ class Homogeneous(eqx.Module):
 
     net: Callable
 
-    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+    def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *points"]:
         square = jnp.mean(x[0] ** 2)
         x = x / jnp.sqrt(jnp.where(square > 0, square, 1))
-        return self.net(x, None) if isinstance(self.net, AbstractOperator) else self.net(x)
+        return without_grid(self.net, x)
 
 
 class Symmetrised(eqx.Module):

@@ -1,7 +1,6 @@
 """Networks that mix modes between the grid's own transforms, and so know no resolution."""
 
 import abc
-import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,21 +10,19 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm.grids import AbstractGrid, Sphere, Torus, legendre
-
-SMALL = 32
-"""Sides up to this many points are transformed by matrix products, longer ones by FFTs."""
+from hybridgcm.grids import AbstractGrid, Sphere, legendre
+from hybridgcm.nn.spectral import check_modes, per_channel, spectral_convolution
 
 
 class AbstractOperator(eqx.Module):
-    """A network that needs the grid: `y = operator(x, grid)`, `[channel, y, x]` in and out. See `apply`."""
+    """A network that needs the grid: `y = operator(x, grid)`, `[channel, *points]` in and out. See `apply`."""
 
     @abc.abstractmethod
-    def __call__(self, x: Float[Array, "channel y x"], grid: AbstractGrid) -> Float[Array, "out y x"]:
+    def __call__(self, x: Float[Array, "channel *points"], grid: AbstractGrid | None) -> Float[Array, "out *points"]:
         """Fields on the points of `grid` from fields there."""
 
 
-def apply(net: Callable, x: Float[Array, "channel y x"], grid: AbstractGrid | None) -> Float[Array, "..."]:
+def apply(net: Callable, x: Float[Array, "channel *points"], grid: AbstractGrid | None) -> Float[Array, "..."]:
     """net(x, grid) for an `AbstractOperator`, net(x) for any other network: how closures and emulators call theirs.
 
     Raises `ValueError` for an operator without a grid.
@@ -35,6 +32,11 @@ def apply(net: Callable, x: Float[Array, "channel y x"], grid: AbstractGrid | No
     if grid is None:
         raise ValueError(f"{type(net).__name__} works between the transforms of a grid; pass grid=")
     return net(x, grid)
+
+
+def without_grid(net: Callable, x: Float[Array, "channel *points"]) -> Float[Array, "..."]:
+    """net(x): an `AbstractOperator` takes the points for one period."""
+    return net(x, None) if isinstance(net, AbstractOperator) else net(x)
 
 
 class SpectralConvolution(AbstractOperator):
@@ -47,20 +49,18 @@ class SpectralConvolution(AbstractOperator):
     `weights[0]` and `weights[1]` are real and imaginary parts: gradients of complex arrays point the wrong way.
     Coefficients mean the same at every resolution, and so do the weights. With `grid=None` the points are those of any
     rectangle, taken as one period whatever the fields do at its ends: for bounded domains, see `Bounded`.
+    `modes` of one number, (n_x,), are of a line `[channel, x]`, of three, (n_z, n_y, n_x), of a box; then `grid=None`.
     Li et al. (2021), arXiv:2010.08895. Raises `TypeError` for a grid that is not a `Torus`, `ValueError` for one that
-    does not resolve the modes.
+    does not resolve the modes, for other than one to three modes and for points along other than so many axes.
     """
 
-    weights: Float[Array, "2 out channel row column"]
+    weights: Float[Array, "2 out channel *modes"]
     bias: Float[Array, " out"]
-    modes: tuple[int, int] = eqx.field(static=True)
+    modes: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, channels: int, out: int, modes: tuple[int, int], *, key: Array):
-        ny, nx = modes
-        if min(ny, nx) < 1:
-            raise ValueError(f"modes are two positive numbers (n_y, n_x); got {modes}")
-        self.modes = (int(ny), int(nx))
-        shape = (2, out, channels, ny, nx // 2 + 1)
+    def __init__(self, channels: int, out: int, modes: tuple[int, ...], *, key: Array):
+        self.modes = check_modes(modes)
+        shape = (2, out, channels, *self.modes[:-1], self.modes[-1] // 2 + 1)
         self.weights = jr.normal(key, shape) / np.sqrt(channels + out)  # |W|² has mean 2/(channels + out)
         self.bias = jnp.zeros(out)
 
@@ -113,9 +113,9 @@ class Pointwise(eqx.Module):
         self.weight = jr.normal(key, (out, channels)) / np.sqrt(channels)
         self.bias = jnp.zeros(out) if bias else None
 
-    def __call__(self, x: Float[Array, "channel y x"]) -> Float[Array, "out y x"]:
+    def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *points"]:
         y = jnp.matmul(self.weight, x.reshape(len(x), -1), precision="highest").reshape(-1, *x.shape[1:])
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.bias is None else y + per_channel(self.bias, x)
 
 
 def two_layers(pair: tuple[Pointwise, Pointwise], activation: Callable, x: Array) -> Array:
@@ -129,10 +129,11 @@ def zeroed(layer: Pointwise) -> Pointwise:
     return eqx.tree_at(lambda p: p.weight, layer, 0 * layer.weight)
 
 
-def check_channels(net: Callable, x: Array, channels: int):
-    """Raises `ValueError` for other than `[channels, y, x]`."""
-    if x.ndim != 3 or len(x) != channels:
-        raise ValueError(f"this {type(net).__name__} maps [{channels}, y, x]; got {x.shape}; for a batch use jax.vmap")
+def check_channels(net: Callable, x: Array, channels: int, axes: int = 2):
+    """Raises `ValueError` for other than `[channels, y, x]`, or as many axes of points as told."""
+    if x.ndim != 1 + axes or len(x) != channels:
+        layout = ", ".join([str(channels), *"zyx"[3 - axes :]])
+        raise ValueError(f"this {type(net).__name__} maps [{layout}]; got {x.shape}; for a batch use jax.vmap")
 
 
 class FNOBlock(AbstractOperator):
@@ -145,7 +146,7 @@ class FNOBlock(AbstractOperator):
     activation: Callable = eqx.field(static=True)
     last: bool = eqx.field(static=True)
 
-    def __init__(self, channels: int, modes: tuple[int, int] | int, *, key: Array, activation: Callable, last: bool):
+    def __init__(self, channels: int, modes: tuple[int, ...] | int, *, key: Array, activation: Callable, last: bool):
         keys, middle = jr.split(key, 4), round(channels / 2)
         kind = ZonalConvolution if isinstance(modes, int) else SpectralConvolution
         self.spectral = kind(channels, channels, modes, key=keys[0])
@@ -156,21 +157,22 @@ class FNOBlock(AbstractOperator):
     def __call__(self, x, grid):
         bent = (lambda a: a) if self.last else self.activation
         y = bent(self.spectral(x, grid) + self.skip(x))
-        return bent(two_layers(self.mlp, self.activation, y) + self.gate[:, None, None] * x)
+        return bent(two_layers(self.mlp, self.activation, y) + per_channel(self.gate, x) * x)
 
 
 class FNO(AbstractOperator):
     """Fourier neural operator: lifting, blocks of spectral convolutions, projection; [inputs, y, x] to [outputs, y, x].
 
-    `hidden` channels, `modes` (n_y, n_x) as in `SpectralConvolution` for a torus, or one number, the largest total
-    degree of `ZonalConvolution`, for a sphere: then it is a spherical Fourier neural operator (SFNO). The layout is
-    that of neuraloperator's `FNO` with its defaults (block order, soft gates, widths of lifting, projection and MLP),
-    without its position channels: on a periodic domain no place is special. The same weights serve every resolution of
-    a domain that holds the modes; results differ by what the activation aliases. Starts with the *last layer at zero*:
-    an untrained closure does nothing, an untrained emulator persists. All of it is trainable.
-    Li et al. (2021), arXiv:2010.08895; Kossaifi et al. (2024), arXiv:2412.10354.
+    `hidden` channels, `modes` (n_y, n_x) as in `SpectralConvolution` for a torus, (n_x,) for a line, (n_z, n_y, n_x)
+    for a box, both with `grid=None`; or an int, the largest total degree of `ZonalConvolution`, for a sphere: then it
+    is a spherical Fourier neural operator (SFNO). The layout is that of neuraloperator's `FNO` with its defaults (block
+    order, soft gates, widths of lifting, projection and MLP), without its position channels: on a periodic domain no
+    place is special. The same weights serve every resolution of a domain that holds the modes; results differ by what
+    the activation aliases. Starts with the *last layer at zero*: an untrained closure does nothing, an untrained
+    emulator persists. All of it is trainable. Li et al. (2021), arXiv:2010.08895; Kossaifi et al. (2024),
+    arXiv:2412.10354.
 
-    Raises `ValueError` for other than `inputs` channels.
+    Raises `ValueError` for other than `inputs` channels, and as `SpectralConvolution`.
     """
 
     lifting: tuple[Pointwise, Pointwise]
@@ -183,7 +185,7 @@ class FNO(AbstractOperator):
         inputs: int,
         outputs: int,
         *,
-        modes: tuple[int, int] | int,
+        modes: tuple[int, ...] | int,
         key: Array,
         hidden: int = 32,
         layers: int = 4,
@@ -202,88 +204,9 @@ class FNO(AbstractOperator):
         self.activation = activation
 
     def __call__(self, x, grid):
-        check_channels(self, x, self.lifting[0].weight.shape[1])
+        axes = len(getattr(self.blocks[0].spectral, "modes", "yx"))  # operators without `modes` are those of a sphere
+        check_channels(self, x, self.lifting[0].weight.shape[1], axes)
         x = two_layers(self.lifting, self.activation, x)
         for block in self.blocks:
             x = block(x, grid)
         return two_layers(self.projection, self.activation, x)
-
-
-def spectral_convolution(
-    weights: Float[Array, "2 out channel row column"],
-    bias: Float[Array, " out"],
-    modes: tuple[int, int],
-    x: Float[Array, "channel y x"],
-    grid: AbstractGrid | None,
-) -> Float[Array, "out y x"]:
-    """What `SpectralConvolution` does, for whatever holds its weights."""
-    _check_modes(modes, grid, x.shape)
-    if max(x.shape[1:]) <= SMALL:
-        return _by_products(weights, modes, x) + bias[:, None, None]
-    (ny, nx), (rows, columns) = modes, (x.shape[1], x.shape[2] // 2 + 1)
-    to_spectral, to_grid = _transforms(x.shape[1:])
-    if grid is not None:
-        (rows, columns), to_spectral, to_grid = grid.spectral_shape, grid.to_spectral, grid.to_grid
-    positive, negative = (ny + 1) // 2, ny // 2
-    x_hat = to_spectral(x)[..., : nx // 2 + 1]
-    low = jnp.concatenate([x_hat[:, :positive], x_hat[:, rows - negative :]], 1)
-    # A product and a sum: XLA's CPU runtime has no fast kernel for one small matrix product per mode.
-    low = jnp.sum(jax.lax.complex(weights[0], weights[1]) * low, 1)
-    gap = jnp.zeros((len(low), rows - ny, nx // 2 + 1), low.dtype)
-    full = jnp.concatenate([low[:, :positive], gap, low[:, positive:]], 1)
-    mean = full[..., 0]
-    mirrored = jnp.roll(jnp.flip(mean, -1), 1, -1)
-    full = jnp.concatenate([((mean + mirrored.conj()) / 2)[..., None], full[..., 1:]], -1)
-    full = jnp.pad(full, ((0, 0), (0, 0), (0, columns - nx // 2 - 1)))
-    return to_grid(full) + bias[:, None, None]
-
-
-def _check_modes(modes: tuple[int, int], grid: AbstractGrid | None, shape: tuple[int, ...]):
-    if grid is not None and not isinstance(grid, Torus):
-        raise TypeError(f"a spectral convolution is written for the modes of a Torus; got {type(grid).__name__}")
-    dealiased = grid is not None and grid.dealias == 2 / 3
-    for mode, n in zip(modes, shape[1:] if grid is None else grid.n, strict=True):
-        limit = n / (3 if dealiased else 2)
-        if mode // 2 >= limit:
-            raise ValueError(
-                f"modes={modes} reach wave number {mode // 2}, the grid of {n} modes resolves those below {limit:g}; "
-                "take fewer modes or a finer grid"
-            )
-
-
-def _transforms(shape: tuple[int, int]):
-    """Transforms of plain points, taken as one period."""
-    forward = lambda a: jnp.fft.rfft2(a, norm="forward")
-    return forward, lambda a_hat: jnp.fft.irfft2(a_hat, s=shape, norm="forward")
-
-
-def _by_products(weights: Array, modes: tuple[int, int], x: Array) -> Array:
-    """The convolution by matrix products of real numbers: only the modes that carry weights are ever made.
-
-    With gradient, a batch of 64, 24 channels, 16², modes (8, 8), two cores: a third of the time with FFTs.
-    """
-    (ny, nx), (points_y, points_x) = modes, x.shape[1:]
-    rows, columns = np.r_[: (ny + 1) // 2, -(ny // 2) : 0], np.arange(nx // 2 + 1)
-    (cos_y, sin_y), (cos_x, sin_x) = _waves(rows, points_y), _waves(columns, points_x)
-    put = lambda a: jnp.asarray(a, x.dtype)
-    product = functools.partial(jnp.matmul, precision="highest")
-    # exp(-ikx) along x: real parts of all columns, then imaginary ones; below rows the same along y
-    real, imaginary = jnp.split(product(x, put(np.hstack([cos_x.T, -sin_x.T]) / (points_x * points_y))), 2, -1)
-    x_hat = product(put(np.block([[cos_y, sin_y], [-sin_y, cos_y]])), jnp.concatenate([real, imaginary], 1))
-    x_hat = x_hat.reshape(-1, len(rows), len(columns))  # [channel and part, row, column]
-    real, imaginary = weights.astype(x.dtype)
-    # rows of the matrix: real and imaginary part of every channel out; columns: the same of every channel in
-    blocks = jnp.stack([jnp.stack([real, -imaginary], 2), jnp.stack([imaginary, real], 2)], 1)
-    blocks = blocks.reshape(2 * len(real), -1, len(rows), len(columns))
-    y_hat = jnp.einsum("ocrk,crk->ork", blocks, x_hat, precision="highest")
-    y_hat = y_hat.reshape(len(real), -1, len(columns))
-    y = product(put(np.block([[cos_y.T, -sin_y.T], [sin_y.T, cos_y.T]])), y_hat)
-    y = jnp.concatenate(jnp.split(y, 2, 1), 2)
-    twice = np.where(columns == 0, 1, 2)[:, None]  # the other half of the modes are conjugates of these
-    return product(y, put(np.vstack([twice * cos_x, -twice * sin_x])))
-
-
-def _waves(numbers: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of 2π·number·i/points, `[number, point]`."""
-    angle = 2 * np.pi / points * (np.outer(numbers, np.arange(points)) % points)
-    return np.cos(angle), np.sin(angle)

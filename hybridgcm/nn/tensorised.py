@@ -10,31 +10,38 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm.nn.local import neural_operator
-from hybridgcm.nn.operators import FNO, AbstractOperator, spectral_convolution
+from hybridgcm.nn.operators import FNO, AbstractOperator
+from hybridgcm.nn.spectral import check_modes, spectral_convolution
+
+RANKS = "rstuv"
+"""Letters of inner indices in the formats' sums."""
 
 
 class Tucker(eqx.Module):
     """W[o, c, l, k] = Σ G[r, s, t, u] A[o, r] B[c, s] C[l, t] D[k, u]: a core and a matrix per axis, all complex.
 
-    `share` of the dense weights: every axis has the same share f of its length as rank, so that fᵈ Πn + f Σn² is
-    share·Πn, rounded and at least one: the ranks of tensorly. Kossaifi et al. (2023), arXiv:2310.00120.
+    Written for weights of the plane, as in the other formats; lines have an axis less, boxes one more. `share` of the
+    dense weights: every axis has the same share f of its length as rank, so that fᵈ Πn + f Σn² is share·Πn, rounded and
+    at least one: the ranks of tensorly. Kossaifi et al. (2023), arXiv:2310.00120.
     """
 
-    core: Float[Array, "2 r s t u"]
+    core: Float[Array, "2 *ranks"]
     factors: tuple[Float[Array, "2 length rank"], ...]
 
-    def __init__(self, shape: tuple[int, int, int, int], share: float, *, key: Array):
+    def __init__(self, shape: tuple[int, ...], share: float, *, key: Array):
         dense, squares = np.prod(shape), sum(n**2 for n in shape)
-        roots = np.roots([dense, 0, 0, squares, -share * dense])
+        roots = np.roots([dense, *[0] * (len(shape) - 2), squares, -share * dense])
         fraction = roots[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].real[0]  # the only one: it grows with f
         ranks = [max(1, round(n * fraction)) for n in shape]
-        keys = jr.split(key, 5)
+        keys = jr.split(key, 1 + len(shape))
         self.core = _noise(keys[0], tuple(ranks)) / np.sqrt(np.prod(ranks))
         self.factors = tuple(_noise(k, size) for k, size in zip(keys[1:], zip(shape, ranks, strict=True), strict=True))
 
-    def dense(self) -> Float[Array, "2 out channel row column"]:
+    def dense(self) -> Float[Array, "2 out channel *modes"]:
         """The weights that these are the factors of."""
-        return _product("rstu,or,cs,yt,xu->ocyx", self.core, *self.factors)
+        ranks = RANKS[: len(self.factors)]
+        pairs = [axis + rank for axis, rank in zip(_axes(len(ranks)), ranks, strict=True)]
+        return _product(f"{ranks},{','.join(pairs)}->{_axes(len(ranks))}", self.core, *self.factors)
 
 
 class CP(eqx.Module):
@@ -43,44 +50,47 @@ class CP(eqx.Module):
     weights: Float[Array, "2 rank"]
     factors: tuple[Float[Array, "2 length rank"], ...]
 
-    def __init__(self, shape: tuple[int, int, int, int], share: float, *, key: Array):
+    def __init__(self, shape: tuple[int, ...], share: float, *, key: Array):
         rank = max(1, round(share * np.prod(shape) / sum(shape)))
-        keys = jr.split(key, 5)
+        keys = jr.split(key, 1 + len(shape))
         self.weights = _noise(keys[0], (rank,)) / np.sqrt(rank)
         self.factors = tuple(_noise(k, (n, rank)) for k, n in zip(keys[1:], shape, strict=True))
 
-    def dense(self) -> Float[Array, "2 out channel row column"]:
+    def dense(self) -> Float[Array, "2 out channel *modes"]:
         """The weights that these are the factors of."""
-        return _product("r,or,cr,yr,xr->ocyx", self.weights, *self.factors)
+        axes = _axes(len(self.factors))
+        return _product(f"r,{','.join(axis + 'r' for axis in axes)}->{axes}", self.weights, *self.factors)
 
 
 class TensorTrain(eqx.Module):
     """W[o, c, l, k] = Σ A[o, r] B[r, c, s] C[s, l, t] D[t, k], all complex.
 
-    One rank for all three bonds, the largest that has at most `share` of the dense weights, but none larger than what
+    One rank for all bonds, the largest that has at most `share` of the dense weights, but none larger than what
     lies on either side of its bond could fill.
     """
 
     cars: tuple[Float[Array, "2 ..."], ...]
 
-    def __init__(self, shape: tuple[int, int, int, int], share: float, *, key: Array):
-        out, channel, row, column = shape
-        most = min(out, channel * row * column), min(out * channel, row * column), min(out * channel * row, column)
+    def __init__(self, shape: tuple[int, ...], share: float, *, key: Array):
+        most = [min(np.prod(shape[:i]), np.prod(shape[i:])) for i in range(1, len(shape))]
 
         def sizes(rank):
-            r, s, t = (min(rank, limit) for limit in most)
-            return (out, r), (r, channel, s), (s, row, t), (t, column)
+            bonds = [int(min(rank, limit)) for limit in most]
+            return (shape[0], bonds[0]), *zip(bonds, shape[1:-1], bonds[1:]), (bonds[-1], shape[-1])
 
         count = lambda rank: sum(np.prod(size) for size in sizes(rank))
         fitting = [rank for rank in range(1, max(most) + 1) if count(rank) <= share * np.prod(shape)]
         chosen = sizes(max(fitting, default=1))
         bonds = np.prod([size[-1] for size in chosen[:-1]])
-        first, *rest = (_noise(k, size) for k, size in zip(jr.split(key, 4), chosen, strict=True))
+        first, *rest = (_noise(k, size) for k, size in zip(jr.split(key, len(shape)), chosen, strict=True))
         self.cars = (first / np.sqrt(bonds), *rest)
 
-    def dense(self) -> Float[Array, "2 out channel row column"]:
+    def dense(self) -> Float[Array, "2 out channel *modes"]:
         """The weights that these are the factors of."""
-        return _product("or,rcs,syt,tx->ocyx", *self.cars)
+        axes = _axes(len(self.cars))
+        bonds = ["", *RANKS[: len(axes) - 1], ""]
+        cars = [bonds[i] + axis + bonds[i + 1] for i, axis in enumerate(axes)]
+        return _product(f"{','.join(cars)}->{axes}", *self.cars)
 
 
 class TensorisedConvolution(AbstractOperator):
@@ -92,17 +102,15 @@ class TensorisedConvolution(AbstractOperator):
 
     factors: eqx.Module
     bias: Float[Array, " out"]
-    modes: tuple[int, int] = eqx.field(static=True)
+    modes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
-        self, channels: int, out: int, modes: tuple[int, int], share: float, kind: Callable = Tucker, *, key: Array
+        self, channels: int, out: int, modes: tuple[int, ...], share: float, kind: Callable = Tucker, *, key: Array
     ):
-        if min(modes) < 1 or not 0 < share <= 1:
-            raise ValueError(
-                f"modes are two positive numbers and share lies in (0, 1], of the dense weights; got {modes}, {share}"
-            )
-        self.modes, self.bias = (int(modes[0]), int(modes[1])), jnp.zeros(out)
-        factors = kind((out, channels, modes[0], modes[1] // 2 + 1), share, key=key)
+        if not 0 < share <= 1:
+            raise ValueError(f"share lies in (0, 1], of the dense weights; got {share}")
+        self.modes, self.bias = check_modes(modes), jnp.zeros(out)
+        factors = kind((out, channels, *self.modes[:-1], self.modes[-1] // 2 + 1), share, key=key)
         scale = np.sqrt(2 / (channels + out))
         first = lambda f: jax.tree.leaves(f)[0]
         self.factors = eqx.tree_at(first, factors, replace_fn=lambda a: scale * a)
@@ -115,7 +123,7 @@ def tensorised_fno(
     inputs: int,
     outputs: int,
     *,
-    modes: tuple[int, int],
+    modes: tuple[int, ...],
     share: float,
     key: Array,
     kind: Callable = Tucker,
@@ -127,6 +135,11 @@ def tensorised_fno(
     keys = jr.split(key, 1 + layers)
     made = (TensorisedConvolution(hidden, hidden, modes, share, kind, key=key) for key in keys[1:])
     return neural_operator(inputs, outputs, made, key=keys[0], hidden=hidden, activation=activation)
+
+
+def _axes(count: int) -> str:
+    """Letters of the weights' axes: out, channel and those of the modes."""
+    return "oc" + "zyx"[5 - count :]
 
 
 def _noise(key: Array, shape: tuple[int, ...]) -> Array:
