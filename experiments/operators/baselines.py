@@ -1,7 +1,8 @@
 """What needs no network: functions (inputs, outputs of the training pairs) -> (inputs -> predicted outputs).
 
-All take and give `[sample, 1, y, x]`. Regressions know one resolution: on finer points they see every second point,
-and their prediction is interpolated. Their ridge, or width and ridge, are chosen on the last fifth of the training.
+All take and give `[sample, 1, *points]`. Regressions know one resolution: on finer points they see every second or
+fourth, and their prediction is interpolated. Their ridge, or width and ridge, are chosen on the last fifth of the
+training.
 """
 
 import itertools
@@ -16,6 +17,9 @@ from hybridgcm import pairs
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 """Of the kernel, over the root mean square distance of two inputs."""
+
+BURGERS1D_VISCOSITY = 0.1
+"""On the circle, from time 0 to 1, as by Li et al. (2021)."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -60,6 +64,13 @@ def burgers_solver(inputs, outputs) -> Predict:
     return lambda x: np.asarray(solve(jnp.asarray(x)))
 
 
+def burgers1d_solver(inputs, outputs) -> Predict:
+    """The exact solution at time 1 from the points that are given."""
+    one = jnp.ones(1)
+    solve = jax.jit(jax.vmap(lambda u0: pairs.solve_burgers(u0[0], one, BURGERS1D_VISCOSITY)))
+    return lambda x: np.asarray(solve(jnp.asarray(x)))
+
+
 METHODS = {
     "darcy": {
         "mean of the outputs": mean,
@@ -73,6 +84,13 @@ METHODS = {
         "linear ridge": linear,
         "kernel ridge": kernel,
         "exact solution": burgers_solver,
+    },
+    "burgers1d": {
+        "mean of the outputs": mean,
+        "persistence": persistence,
+        "linear ridge": linear,
+        "kernel ridge": kernel,
+        "exact solution": burgers1d_solver,
     },
 }
 
@@ -106,14 +124,15 @@ def _kernel(x, y, width, ridge) -> Predict:
 
 
 def _at_any_resolution(predict: Predict, shape) -> Predict:
-    """`predict` of every second point on finer points, and between them linearly; u = 0 beyond the last."""
+    """`predict` of some of finer points, and between them linearly; beyond the last u = 0, on a circle the first."""
+    axes = range(2 - len(shape), 0)
 
     def at(x):
         every = x.shape[-1] // shape[-1]
-        y = predict(x[..., ::every, ::every])
-        for axis in (-2, -1) if every > 1 else ():
+        y = predict(x[(..., *[slice(None, None, every)] * len(axes))])
+        for axis in axes if every > 1 else ():
             y = np.moveaxis(y, axis, -1)
-            following = np.concatenate([y[..., 1:], 0 * y[..., :1]], -1)
+            following = np.concatenate([y[..., 1:], (len(axes) == 1) * y[..., :1]], -1)
             y = y[..., None] + (following - y)[..., None] * np.arange(every) / every
             y = np.moveaxis(y.reshape(*y.shape[:-2], -1), -1, axis)
         return y

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-Name = Literal["published", "symmetric", "hybrid", "burgers"]
+Name = Literal["published", "symmetric", "hybrid", "burgers", "burgers1d"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,26 @@ class Config:
     """Of the recipes with symmetries."""
     burgers_epochs: int = 40
     """Of Burgers' recipe."""
+    burgers1d_epochs: int = 200
+    """Of the recipe on the circle."""
+    burgers1d_points: int = 256
+    """Points of Burgers' equation on the circle, for training."""
+    burgers1d_finest: int = 8192
+    """Points that solutions are made at; tests are at twice, four times ... as many as trained, up to these."""
+    burgers1d_hidden: int = 64
+    """Channels of its network."""
+    burgers1d_modes: int = 16
+    """Modes of its network, from the mean on."""
     seeds: int = 3
     """Networks of each recipe."""
-    recipes: tuple[Name, ...] = get_args(Name)
+    recipes: tuple[Name, ...] = get_args(Name)[:-1]
     """What is trained: on Darcy's pairs neuraloperator's recipe, one with symmetries, the same beside the numerical
-    solution; on Burgers' pairs."""
+    solution; on Burgers' pairs; on those of Burgers' equation on the circle from time 0 to 1 (`burgers1d`)."""
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""
-        for name in ("samples", "tests", "hidden", "layers", "epochs", "symmetric_epochs", "burgers_epochs", "seeds"):
+        epochs = ("epochs", "symmetric_epochs", "burgers_epochs", "burgers1d_epochs")
+        for name in ("samples", "tests", "hidden", "layers", *epochs, "seeds", "burgers1d_hidden", "burgers1d_modes"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
         if not self.recipes or len(set(self.recipes)) != len(self.recipes):
@@ -52,6 +63,11 @@ class Config:
             yield f"n={n} must be a power of two from 4 to 256"
         if not 1 <= self.modes < n:
             yield f"modes={self.modes} must be below the {n} points a side, else they reach beyond Nyquist"
+        first, last = self.burgers1d_points, self.burgers1d_finest
+        if not 4 <= first <= last or first & (first - 1) or last & (last - 1):
+            yield f"burgers1d_points={first} and burgers1d_finest={last} must be powers of two from 4 on, in this order"
+        if 2 * self.burgers1d_modes > first:
+            yield f"burgers1d_modes={self.burgers1d_modes} must be at most half of the {first} points"
 
 
 LAPTOP = Config()
@@ -59,4 +75,5 @@ SMOKE = replace(
     LAPTOP, n=8, samples=64, tests=8, hidden=4, layers=1, modes=4, epochs=3, symmetric_epochs=2, burgers_epochs=2,
     seeds=2, recipes=("symmetric", "burgers"),
 )  # fmt: skip
-PRESETS = {"laptop": LAPTOP, "smoke": SMOKE}
+BURGERS1D = replace(LAPTOP, tests=200, recipes=("burgers1d",))
+PRESETS = {"laptop": LAPTOP, "smoke": SMOKE, "burgers1d": BURGERS1D}

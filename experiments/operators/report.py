@@ -11,14 +11,24 @@ from hybridgcm.files import atomic
 
 PUBLISHED = {
     "darcy": {
-        "neuraloperator, FNO, 191,881 weights, after 10 of 15 epochs": ({"l2": 0.1329, "h1": 0.2048}, (0.1616, 0.3424)),
-        "neuraloperator, FNO, 340,833 weights, after 18 of 20": ({"l2": 0.1009, "h1": 0.1839}, (0.1255, 0.3334)),
-        "neuraloperator, UNO, 1,405,761 weights, after 25 of 30": ({"l2": 0.1102, "h1": 0.2009}, (0.1460, 0.3871)),
+        "neuraloperator, FNO, 191,881 weights, after 10 of 15 epochs": (0.1329, 0.2048, 0.1616, 0.3424),
+        "neuraloperator, FNO, 340,833 weights, after 18 of 20": (0.1009, 0.1839, 0.1255, 0.3334),
+        "neuraloperator, UNO, 1,405,761 weights, after 25 of 30": (0.1102, 0.2009, 0.1460, 0.3871),
     },
     "burgers": {},
+    "burgers1d": {
+        f"Li et al. (2021), {name}, trained at each size": [cell for l2 in errors for cell in (l2, None)]
+        for name, errors in {
+            "FCN": (0.0958, 0.1407, 0.1877, 0.2313, 0.2855, 0.3238),
+            "PCA-NN": (0.0398, 0.0395, 0.0391, 0.0383, 0.0392, 0.0393),
+            "LNO": (0.0212, 0.0221, 0.0217, 0.0219, 0.0200, 0.0189),
+            "FNO": (0.0149, 0.0158, 0.0160, 0.0146, 0.0142, 0.0139),
+        }.items()
+    },
 }
-"""Printed by the examples of neuraloperator 2.0's documentation, at 16² and 32², one run each."""
-TITLES = {"darcy": "Darcy flow", "burgers": "Burgers' equation"}
+"""L2 and H1 errors, part after part. Darcy: printed by the examples of neuraloperator 2.0's documentation, at 16² and
+32², one run each. Circle: Li et al. (2021), arXiv:2010.08895, table 3, on pairs of the same equation of theirs."""
+TITLES = {"darcy": "Darcy flow", "burgers": "Burgers' equation", "burgers1d": "Burgers' equation on the circle"}
 
 
 def write(folder: Path, config, found: dict) -> Path:
@@ -49,17 +59,18 @@ def _over_seeds(runs: list[dict]) -> dict:
 def _text(config, table: dict) -> str:
     lines = ["# Operators learned from pairs", ""]
     for problem, methods in table.items():
-        file = getattr(config, problem)
+        file = getattr(config, problem, "")
         parts = list(next(iter(methods.values()))["scores"])
         source = Path(file).name if file else "made by `hybridgcm.pairs`"
         about = f"Relative errors of test pairs; networks: mean of {config.seeds} (lowest to highest)."
         lines += [f"## {TITLES[problem]}", "", f"Pairs: {source}. {about}", ""]
         heads = ["", "weights", "epochs", *(f"{norm}, {part}" for part in parts for norm in ("L2", "H1"))]
         lines += [f"| {' | '.join(heads)} |", f"| --- | {' | '.join('---:' for _ in heads[1:])} |"]
-        if file and (config.hidden, config.modes) == (24, 8):
-            for name, resolutions in PUBLISHED[problem].items():
-                first, (l2, h1) = resolutions
-                lines.append(f"| *{name}* | – | – | {first['l2']:.4f} | {first['h1']:.4f} | {l2:.4f} | {h1:.4f} |")
+        same = (config.burgers1d_points, config.burgers1d_finest) == (256, 8192)
+        comparable = same if problem == "burgers1d" else file and (config.hidden, config.modes) == (24, 8)
+        for name, cells in PUBLISHED[problem].items() if comparable else ():
+            told = " | ".join("–" if cell is None else f"{cell:.4f}" for cell in cells)
+            lines.append(f"| *{name}* | – | – | {told} |")
         for name, row in methods.items():
             cells = [_cell(row["scores"][part][norm]) for part in parts for norm in ("l2", "h1")]
             weights = f"{row['weights']:,}" if "weights" in row else "–"
@@ -94,6 +105,8 @@ def _samples(folder: Path, problem: str, methods: dict, count: int = 3):
     model = stages.operator(folder / "stages" / runs[0]["folder"])
     recipe = stages.RECIPES[name.removeprefix("FNO, ")]
     made = np.asarray(stages.PREDICT(model, stages.stacked(recipe, pair)))
+    if made.ndim == 3:
+        return _lines(pair[source], pair[target], made, count)
     with plot.style() as Figure:
         figure = Figure(figsize=(7.2, 1.75 * count), layout="constrained")
         axes = figure.subplots(count, 4, squeeze=False, sharex=True, sharey=True)
@@ -108,6 +121,22 @@ def _samples(folder: Path, problem: str, methods: dict, count: int = 3):
                 ax.set_title(title if i == 0 else "")
                 ax.set(xticks=[], yticks=[])
                 figure.colorbar(image, ax=ax, shrink=0.8)
+    return figure
+
+
+def _lines(inputs, truths, made, count: int):
+    """Input, truth with prediction, and error on a circle, a test pair a row."""
+    with plot.style() as Figure:
+        figure = Figure(figsize=(7.2, 1.5 * count), layout="constrained")
+        axes = figure.subplots(count, 3, squeeze=False, sharex=True)
+        for i, row in enumerate(axes):
+            x = np.arange(truths.shape[-1]) / truths.shape[-1]
+            panels = (("input", [inputs]), ("truth and network", [truths, made]), ("network − truth", [made - truths]))
+            for ax, (title, fields) in zip(row, panels):
+                for field, style, color in zip(fields, ("-", "--"), draw.PALETTE):
+                    ax.plot(x, field[i, 0], style, color=color)
+                ax.set_title(title if i == 0 else "")
+                ax.grid(True)
     return figure
 
 

@@ -13,16 +13,26 @@ TIMES = np.linspace(0.0, 0.96, 17)
 
 
 def burgers(
-    n: int, samples: int, key: Array, *, times: Sequence[float] = tuple(TIMES), viscosity: float = 0.01
+    n: int,
+    samples: int,
+    key: Array,
+    *,
+    times: Sequence[float] = tuple(TIMES),
+    viscosity: float = 0.01,
+    smoothed: int = 2,
 ) -> dict[str, np.ndarray]:
     """Pairs of Burgers' equation, u_t + u u_x = ν u_xx on the unit circle: `u0`, the same at all times, and `u`.
 
-    `[sample, 1, time, x]`, exact. u0 is Gaussian with covariance 25⁴(−∂²/∂x² + 25)⁻⁴ and zero mean, as in the
-    public file as far as its spectrum tells.
+    `[sample, 1, time, x]`, exact. u0 is white noise of zero mean under 25(−∂²/∂x² + 25)⁻¹ applied `smoothed` times:
+    with 2 Gaussian of covariance 25⁴(−∂²/∂x² + 25)⁻⁴, as in the public file as far as its spectrum tells; with 1 of
+    625(−∂²/∂x² + 25)⁻², as Li et al. (2021), arXiv:2010.08895, section 5.1, say of theirs (times 1, viscosity .1).
+    Raises `ValueError` for an n that does not divide max(n, 256) and for less than one `smoothed`.
     """
+    if smoothed < 1:
+        raise ValueError(f"white noise is smoothed at least once, else it has no limit in n; got {smoothed=}")
     points = max(n, 256)
     numbers = jnp.arange(1, points // 2)
-    size = 625 / (4 * np.pi**2 * numbers**2 + 25.0) ** 2
+    size = 25**smoothed / (4 * np.pi**2 * numbers**2 + 25.0) ** smoothed
 
     def one(key):
         noise = jr.normal(key, (2, len(numbers))) * size / np.sqrt(2)
