@@ -21,6 +21,15 @@ from hybridgcm.nn.deeponet import pod_deeponet as pod_deeponet
 from hybridgcm.nn.deeponet import point_deeponet as point_deeponet
 from hybridgcm.nn.deeponet import separable_deeponet as separable_deeponet
 from hybridgcm.nn.dilated import DilatedResNet as DilatedResNet
+from hybridgcm.nn.graph import GINO as GINO
+from hybridgcm.nn.graph import GNO as GNO
+from hybridgcm.nn.graph import AtPoints as AtPoints
+from hybridgcm.nn.graph import Geometry as Geometry
+from hybridgcm.nn.graph import Neighbours as Neighbours
+from hybridgcm.nn.graph import NonlinearGNO as NonlinearGNO
+from hybridgcm.nn.graph import geometry as geometry
+from hybridgcm.nn.graph import half_cosine as half_cosine
+from hybridgcm.nn.graph import neighbours as neighbours
 from hybridgcm.nn.local import LocalConvolution as LocalConvolution
 from hybridgcm.nn.local import OperatorSum as OperatorSum
 from hybridgcm.nn.local import local_sfno as local_sfno
