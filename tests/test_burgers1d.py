@@ -52,7 +52,9 @@ def test_a_small_run_reports_every_size(tmp_path, monkeypatch):
     network = scores["FNO, burgers1d"]
     assert max(network) < 0.5 * min(scores["mean of the outputs"]), scores
     assert max(network) / min(network) < 1.3, "the same weights at every size"
-    assert max(scores["exact solution"]) < 0.02 and max(scores["kernel ridge"]) < 0.5, scores
+    exact = scores["exact solution"]  # of the values given: what lies between the points is missing on few
+    assert exact[-1] < 1e-3 and exact == sorted(exact, reverse=True), scores
+    assert max(scores["kernel ridge"]) < 0.5, scores
     for picture in ("samples-burgers1d.png", "curves.png"):
         assert (report.parent / picture).stat().st_size > 5_000
 

@@ -80,7 +80,7 @@ def test_an_integral_is_its_sum(kind):
             if np.linalg.norm(z) > 0.5:
                 continue
             angles = lambda a: a * (np.pi, np.pi)  # half a turn over the first axis, of one, a whole over the other
-            wave = lambda a: np.concatenate([g(k * angles(a)) for g in (np.sin, np.cos) for k in (1, 2)])
+            wave = lambda a, angles=angles: np.concatenate([g(k * angles(a)) for g in (np.sin, np.cos) for k in (1, 2)])
             seen = np.concatenate([wave(x), wave(y), z / 0.5, *([f[:, j]] if kind is nn.NonlinearGNO else [])])
             kernels.append((1 + last(gelu(first(seen)))) * f[:, j])
         expected[:, i] = np.mean(kernels, 0)

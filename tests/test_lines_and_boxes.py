@@ -91,7 +91,7 @@ def test_odd_modes_can_commute_with_mirrors_in_a_box_and_even_ones_cannot():
     """Real weights that are the same for k and −k: mirrors pass, unless an outermost row is one-sided."""
     x = noise(1, 8, 10, 12)
     for axis in (1, 2, 3):
-        mirror = lambda a: jnp.roll(jnp.flip(a, axis), 1, axis)
+        mirror = lambda a, axis=axis: jnp.roll(jnp.flip(a, axis), 1, axis)
         # for real fields a mirror along x takes every row to that of the other sign
         for modes, broken in (((3, 5, 5), ()), ((4, 5, 5), (1, 3)), ((3, 4, 5), (2, 3))):
             convolution = layer(modes, 1, 1)
@@ -203,7 +203,8 @@ def test_norms_of_lines_and_boxes_by_exact_integrals():
     x = 2 * np.pi * np.arange(64) / 64
     wave = lambda k: np.sin(k * x[1]) / x[1]
     for axes in (1, 3):
-        line = lambda a: jnp.asarray(np.broadcast_to(a, (2, 1, *[4] * (axes - 1), 64)))  # two frames of one layer
+        shape = 2, 1, *[4] * (axes - 1), 64  # two frames of one layer
+        line = lambda a, shape=shape: jnp.asarray(np.broadcast_to(a, shape))
         pair = {"u": line(np.cos(2 * x) + np.sin(5 * x) / 3)}, {"u": line(np.cos(2 * x))}
         found = h1("u", axes=axes, length=2 * np.pi, periodic=True)(*pair)
         assert found.shape == (2,)
