@@ -52,9 +52,9 @@ def test_a_small_run_reports_every_size(tmp_path, monkeypatch):
     network = scores["FNO, burgers1d"]
     assert max(network) < 0.5 * min(scores["mean of the outputs"]), scores
     assert max(network) / min(network) < 1.3, "the same weights at every size"
-    exact = scores["exact solution"]  # of the values given: what lies between the points is missing on few
-    assert exact[-1] < 1e-3 and exact == sorted(exact, reverse=True), scores
-    assert max(scores["kernel ridge"]) < 0.5, scores
+    assert max(scores["kernel ridge"]) < 0.1, scores
+    first, second, last = scores["exact solution"]  # waves that few points take for a mean, which does not decay
+    assert first > 2 * second > 4 * last and last < 1e-3, scores
     for picture in ("samples-burgers1d.png", "curves.png"):
         assert (report.parent / picture).stat().st_size > 5_000
 
