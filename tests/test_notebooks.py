@@ -14,6 +14,10 @@ SMALL = {
     ),
     "02_write_your_own.ipynb": dict(N=16, STEPS=2000, TRAINING=2),
     "04_sphere.ipynb": dict(JET=21, T=10, DAYS=20, ANALYSES=20, STEPS=5),
+    "05_operators.ipynb": dict(
+        N=8, PAIRS=32, TESTS=32, EPOCHS=2, HIDDEN=2, LAYERS=1, BEFORE=32, PRETRAIN=4, FINE=2, YEARS=1, ONE=2,
+        WINDOWED=2, LEADS=4, FREE=40, STARTS=4, QUERIES=4,
+    ),
     "03_closure_benchmark.ipynb": dict(ROWS=Path(__file__).parent / "golden" / "closure_benchmark"),
 }  # fmt: skip
 """What the cell tagged `parameters` is followed by here."""
