@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.emulators import flows, records
-from hybridgcm import draw, plot
+from hybridgcm import VARIABLES, draw, plot
 from hybridgcm.files import atomic
 
 HALF = 0.5
@@ -160,7 +160,9 @@ def _spectra(folder: Path, flow, found: dict):
                 shells = np.arange(1, len(power))
                 held = lines["truth"][1:] > floor
                 ax.plot(shells[held], np.maximum(power[1:], floor)[held], label=name, **styles[name])
-            ax.set(title=f"variance of {draw.label(field)}", xscale="log", yscale="log", xlabel="wavenumber")
+            units = draw.unit(VARIABLES[field].units)
+            ax.set(title=f"variance of {field}", xscale="log", yscale="log", xlabel="wavenumber", ylabel=f"({units})²")
+            draw.decimals(ax.xaxis)
             ax.grid(True)
         draw.legend(figure, axes)
     return figure
