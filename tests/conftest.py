@@ -3,10 +3,6 @@
 import importlib.util
 import os
 
-# Most of a test's time is LLVM's, for programs that run once: without its optimisations a file takes half of it.
-if "xla_backend_optimization_level" not in os.environ.setdefault("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-
 import jax
 import pytest
 from jaxtyping import install_import_hook
