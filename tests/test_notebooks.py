@@ -23,7 +23,10 @@ SMALL = {
 """What the cell tagged `parameters` is followed by here."""
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = [pytest.param(n, marks=pytest.mark.slow) if n.startswith("05") else n for n in SMALL]  # minutes of compilation
+
+
+@pytest.mark.parametrize("name", LONG)
 def test_all_cells_run_in_order(name, tmp_path, monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
