@@ -93,16 +93,6 @@ def started(model: AbstractModel, fields, step: ArrayLike, key: Array) -> State:
     return State(new.y, new.step + step, new.past, new.memory, new.key)
 
 
-def count_steps(model: AbstractModel, time: float) -> int:
-    """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
-    step = round(time / model.dt)
-    if abs(time - step * model.dt) > 1e-3 * model.dt:
-        raise ValueError(
-            f"{time} s is no multiple of the model's time step, {model.dt} s: choose other times, or count from another"
-        )
-    return step
-
-
 def _advance(every: int, limit: float, shared, member: dict) -> dict:
     """A member one record later."""
     model, step = shared

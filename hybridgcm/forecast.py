@@ -16,9 +16,9 @@ from hybridgcm._typing import nearest
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
 from hybridgcm.checkpoint import resumable_rollout
 from hybridgcm.data import read_store, to_dataset
-from hybridgcm.ensemble import Ensemble, Perturb, count_steps, grid_of, started
+from hybridgcm.ensemble import Ensemble, Perturb, grid_of, started
 from hybridgcm.models import AbstractModel, State
-from hybridgcm.rollout import count_frames, stream
+from hybridgcm.rollout import count_frames, count_steps, stream
 
 Diagnostic = Callable[[Any, State], Array]
 AXES = ("start_time", "member", "lead_time")

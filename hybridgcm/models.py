@@ -32,6 +32,18 @@ class State(eqx.Module):
     key: Array
 
 
+class Steady(eqx.Module):
+    """Named tendencies that do not change, for `Model(forcing=...)`: `fields` as `equation.lift` takes them. Trainable.
+
+    `Steady({"q_hat": s})` adds s (s⁻², spectral `[layer, ...]`) to ∂q/∂t at every stage.
+    """
+
+    fields: Fields
+
+    def __call__(self, t: Array | float, grid: AbstractGrid) -> Fields:
+        return self.fields
+
+
 class AbstractModel(eqx.Module):
     """Something with a time step: what `rollout`, `fit` and `evaluate` act on."""
 

@@ -9,16 +9,16 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from hybridgcm._typing import Fields, Hat, OnGrid
+from hybridgcm._typing import Hat, OnGrid
 from hybridgcm.equations import QuasiGeostrophic
-from hybridgcm.grids import AbstractGrid, Sphere
+from hybridgcm.grids import Sphere
 from hybridgcm.grids.sphere import ROTATION
+from hybridgcm.models import Steady
 from hybridgcm.reanalysis import to_points
 from hybridgcm.units import conversion
 
@@ -26,15 +26,6 @@ LEVELS = (200.0, 500.0, 800.0)
 """hPa, top first."""
 GRAVITY = 9.80665
 """m s⁻²."""
-
-
-class Steady(eqx.Module):
-    """A tendency of q that does not change, s⁻², spectral `[level, l, k]`: `Model(forcing=...)`. Trainable."""
-
-    q_hat: Complex[Array, "level l k"]
-
-    def __call__(self, t: Array | float, grid: AbstractGrid) -> Fields:
-        return {"q_hat": self.q_hat}
 
 
 class Atmosphere(NamedTuple):
@@ -58,7 +49,7 @@ def roads(flow: QuasiGeostrophic, psi_hat: Complex[Array, "sample level l k"]) -
         q = flow.potential_vorticity(psi)
         return flow.explicit(0.0, {"q": q})["q"] + flow.implicit({"q": q})["q"]
 
-    return Steady(-jnp.mean(jax.lax.map(tendency, psi_hat), 0))
+    return Steady({"q_hat": -jnp.mean(jax.lax.map(tendency, psi_hat), 0)})
 
 
 def height(grid: Sphere, psi_hat: Hat, rotation: float = ROTATION) -> OnGrid:
@@ -190,7 +181,7 @@ def _inputs(data, grid: Sphere, source: str) -> Atmosphere:
         start = spectral(q, "s-1") - f
         bottom = grid.to_spectral(grid.coriolis() * jnp.asarray(h / 9e3, grid.dtype))
         start = start.at[2].add(-bottom)
-    return Atmosphere(Steady(spectral(forcing, "s-2")), h, mask, grid.to_grid(start), source)
+    return Atmosphere(Steady({"q_hat": spectral(forcing, "s-2")}), h, mask, grid.to_grid(start), source)
 
 
 def _in(default: str, a, units: str) -> np.ndarray:

@@ -147,6 +147,16 @@ def stream(
             bar.close()
 
 
+def count_steps(model: AbstractModel, time: float) -> int:
+    """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
+    step = round(time / model.dt)
+    if abs(time - step * model.dt) > 1e-3 * model.dt:
+        raise ValueError(
+            f"{time} s is no multiple of the model's time step, {model.dt} s: choose other times, or count from another"
+        )
+    return step
+
+
 def count_frames(steps: int, every: int, chunk: int | None) -> int:
     """steps/every. Raises `ValueError` if that is no whole number, or no multiple of `chunk`."""
     if steps < 1 or every < 1 or steps % every:

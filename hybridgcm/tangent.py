@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Fields
-from hybridgcm.ensemble import count_steps, started
+from hybridgcm.ensemble import started
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic
 from hybridgcm.grids.base import scale as times
 from hybridgcm.models import AbstractModel, State
-from hybridgcm.rollout import rollout
+from hybridgcm.rollout import count_steps, rollout
 
 Norm = Callable[[AbstractModel, Fields], tuple[Callable[[Fields], Array], Callable[[Array], Fields]]]
 """norm(model, like): the linear map from fields to coordinates `[n]` whose sum of squares is the norm's, and back."""

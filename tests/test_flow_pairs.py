@@ -159,10 +159,10 @@ def test_initial_vorticity_has_the_published_covariance():
     ("make", "words"),
     [
         (lambda: water(largest=15), "the grid (24, 48) resolves 224"),
-        (lambda: water(lead=1000.0), "no whole number"),
+        (lambda: water(lead=1000.0), "no multiple of the model's time step"),
         (lambda: water(largest=0), "at least 1; got 0"),
         (lambda: stirred(largest=11), "of which the grid (32, 32) resolves"),
-        (lambda: stirred(times=(2, 1)), "times grow"),
+        (lambda: stirred(times=(2, 1)), "times are positive and grow"),
     ],
 )
 def test_what_cannot_be_drawn_or_solved_is_refused(make, words):

@@ -132,7 +132,7 @@ def test_roads_forcing_balances_the_mean_of_its_samples():
     for one in psi:
         q = flow.potential_vorticity(one)
         total = total + flow.explicit(0.0, {"q": q})["q"] + flow.implicit({"q": q})["q"]
-    assert error(-S.q_hat, total / 4) < 1e-12
+    assert error(-S.fields["q_hat"], total / 4) < 1e-12
     steady = qg3.roads(flow, psi[:1])  # one sample is then a steady state
     model = hg.Model(flow, hg.RK4(), dt=600.0, forcing=steady)
     state = model.encode({"q": grid.to_grid(flow.potential_vorticity(psi[0]))})
@@ -185,7 +185,7 @@ def test_inputs_of_files():
     with xr.open_dataset(DATA / "qg3_t21.nc") as file:
         data = file.sortby("lat").load()
     assert error(inputs.orography, data.orography.values) < 1e-6
-    assert error(grid.to_grid(inputs.forcing.q_hat), data.forcing_corrected.values) < 1e-5
+    assert error(grid.to_grid(inputs.forcing.fields["q_hat"]), data.forcing_corrected.values) < 1e-5
     drag = np.asarray(hg.QuasiGeostrophic.qg3(grid, orography=inputs.orography, land=inputs.land).drag)
     assert error(drag, data.ekman_rate.values) < 2e-2  # negative heights of the file thin its friction
     deviation = lambda a: np.asarray(a) - np.asarray(grid.mean(jnp.asarray(a, float)))[:, None, None]
@@ -208,7 +208,7 @@ def test_inputs_of_pyshqg_are_those_of_the_file_made_of_them():
     file = qg3.read(shared("qg3_forcing_orography_t63.nc"), grid)
     for name in ("orography", "land", "start"):
         assert error(getattr(inputs, name), getattr(file, name)) < 1e-5, name
-    assert error(inputs.forcing.q_hat, file.forcing.q_hat) < 1e-5
+    assert error(inputs.forcing.fields["q_hat"], file.forcing.fields["q_hat"]) < 1e-5
 
 
 def test_files_that_are_none_are_refused(tmp_path):

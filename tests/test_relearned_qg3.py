@@ -88,7 +88,7 @@ def test_what_is_for_training_leaves_the_planet_alone():
     for name in models.LEARNED:
         net = models.network(SMOKE, name, 0)
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf))
-        planet = sum(part.fields.size for part in getattr(net, "nets", (net,)) if isinstance(part, models.Beside))
+        planet = sum(part.fields.size for part in getattr(net, "nets", (net,)) if isinstance(part, hg.nn.Beside))
         assert count(models.weights(net)) + planet == count(net)
 
 

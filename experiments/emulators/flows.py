@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -112,7 +111,7 @@ def _sphere(n: int) -> Flow:
         still = cases.galewsky(grid, perturbed=False).equation
         water = hg.ShallowWater(grid, still.f, float(still.mean[0]), drag=friction, tau=DAY / 4)
         force = {"zeta_hat": friction * grid.to_spectral(jets["zeta"])}
-        return hg.Model(water, hg.SIL3(), dt=1800.0 if factor == 1 else 600.0, forcing=_Steady(force))
+        return hg.Model(water, hg.SIL3(), dt=1800.0 if factor == 1 else 600.0, forcing=hg.Steady(force))
 
     def start(model):
         return _mirrored(cases.galewsky(model.equation.grid, perturbed=True).start)
@@ -146,15 +145,6 @@ def _qg3(n: int, inputs: str) -> Flow:
 
 def _air(grid, inputs: str) -> qg3.Atmosphere:
     return qg3.read(inputs, grid) if inputs else qg3.winter(grid)
-
-
-class _Steady(eqx.Module):
-    """Forcings that do not change."""
-
-    fields: dict
-
-    def __call__(self, t, grid):
-        return self.fields
 
 
 def _mirrored(fields: dict) -> dict:

@@ -1,7 +1,6 @@
 """The networks that are put in the place of a solver: one row of a table each."""
 
 import functools
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -9,21 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
 import hybridgcm as hg
 from experiments.emulators.flows import Flow
 from hybridgcm import nn
-
-
-class Beside(nn.AbstractOperator):
-    """net([x, fields]): what a network is told of its place. The fields are not for training."""
-
-    net: Callable
-    fields: Float[Array, "channel y x"]
-
-    def __call__(self, x, grid):
-        return nn.apply(self.net, jnp.concatenate([x, self.fields.astype(x.dtype)]), grid)
 
 
 class OnGrid(eqx.Module):
@@ -45,14 +33,14 @@ def emulator(config, flow: Flow, name: str, seed: int, records: dict) -> hg.Emul
     whole = hg.Emulator.from_data(lambda x: x, records, dt=flow.lead, grid=grid)
     channels = sum(a.shape[1] for a in records.values())
     net = _network(config, flow, name, channels + len(place), channels, jr.key(seed), lambda: _changes(whole, records))
-    return _with(whole, Beside(net, place), grid)
+    return _with(whole, nn.Beside(net, place), grid)
 
 
 def at(flow: Flow, trained: hg.Emulator, factor: int) -> hg.Emulator:
     """The same weights on a grid `factor` times as fine."""
     grid = flow.grid(factor)
     place = jnp.asarray(flow.place(grid), grid.dtype)
-    return _with(trained, Beside(trained.net.net, place), grid)
+    return _with(trained, nn.Beside(trained.net.net, place), grid)
 
 
 def _with(model: hg.Emulator, net, grid) -> hg.Emulator:

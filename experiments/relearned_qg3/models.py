@@ -34,16 +34,6 @@ class EverywhereLinear(nn.AbstractOperator):
         return jnp.sum(self.weights * x, 1)
 
 
-class Beside(nn.AbstractOperator):
-    """net(x, fixed fields): what a network is told of its planet. The fields are not for training."""
-
-    net: nn.AbstractOperator
-    fields: Float[Array, "channel y x"]
-
-    def __call__(self, x, grid):
-        return nn.apply(self.net, jnp.concatenate([x, self.fields]), grid)
-
-
 @functools.cache
 def atmosphere(truncation: int, inputs: str):
     """(grid, forcing with orography, land and start)."""
@@ -73,7 +63,7 @@ def network(config, name: str, seed: int):
         return nn.OperatorSum((EverywhereLinear(jnp.zeros((3, 12, *grid.shape))), scale))
     planet = np.stack([np.sin(np.radians(grid.latitude))[:, None] + 0 * air.land, air.land, air.orography / 1e3])
     unet = nn.SphericalUNet(12 + len(planet), 3, widths=config.widths, key=jr.key(seed))
-    beside = Beside(unet, jnp.asarray(planet, grid.dtype))
+    beside = nn.Beside(unet, jnp.asarray(planet, grid.dtype))
     return beside if name.startswith("U-Net") else nn.OperatorSum((beside, scale))
 
 
@@ -81,7 +71,7 @@ def weights(net):
     """The parts of a network that are for training."""
     if isinstance(net, nn.OperatorSum):
         return tuple(weights(part) for part in net.nets)
-    return weights(net.net) if isinstance(net, Beside) else net
+    return weights(net.net) if isinstance(net, nn.Beside) else net
 
 
 def rates(linear, network) -> optax.GradientTransformation:

@@ -3,6 +3,7 @@
 Functions on points are `[channel, point]`. Who is whose neighbour is found once per set of points, on the host.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -110,7 +111,44 @@ def geometry(
     return Geometry(inward, neighbours(grid, queries, radius, box, periodic=periodic, window=window), tuple(shape))
 
 
-class GNO(eqx.Module):
+class AbstractGNO(eqx.Module):
+    """u_c(x) = Σ_y w(x, y) κ_c f_c(y), y within a radius of x, with a kernel of `seen(f, near)`."""
+
+    kernel: tuple[Pointwise, ...]
+    activation: Callable = eqx.field(static=True)
+    frequencies: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        axes: int,
+        key: Array,
+        widths: Sequence[int] = (64, 64),
+        frequencies: int = 4,
+        activation: Callable = jax.nn.gelu,
+    ):
+        self.activation, self.frequencies = activation, frequencies
+        few = np.zeros((axes, 1), np.float32)
+        near = Neighbours(np.zeros((1, 1), np.int32), few[:1], few[:, None], few, few)
+        features = jax.eval_shape(self.seen, jax.ShapeDtypeStruct((channels, 1), np.float32), near).shape[0]
+        sizes = (features, *widths, channels)
+        keys = jr.split(key, len(sizes) - 1)
+        self.kernel = tuple(Pointwise(a, b, key=one) for a, b, one in zip(sizes[:-1], sizes[1:], keys, strict=True))
+
+    def __call__(self, f: Float[Array, "channel point"], near: Neighbours) -> Float[Array, "channel query"]:
+        _check_function(self, f, near, len(self.kernel[-1].weight))
+        x = self.seen(f, near)
+        for layer in self.kernel[:-1]:
+            x = self.activation(layer(x))
+        return jnp.sum(near.weight * (1 + self.kernel[-1](x)) * f[:, near.index], -1)
+
+    @abc.abstractmethod
+    def seen(self, f: Float[Array, "channel point"], near: Neighbours) -> Float[Array, "feature query neighbour"]:
+        """What the kernel is a function of."""
+
+
+class GNO(AbstractGNO):
     """u_c(x) = Σ_y w(x, y) κ_c(x, y) f_c(y), y within a radius of x: `net(f, near)`, `[channel, query]`.
 
     κ = 1 + a network of where x and y are (sines and cosines of k times the angles of `Neighbours`, k = 1, 2, 4 ...,
@@ -120,55 +158,20 @@ class GNO(eqx.Module):
     Raises `ValueError` for other than `[channels, point]`.
     """
 
-    kernel: tuple[Pointwise, ...]
-    activation: Callable = eqx.field(static=True)
-    frequencies: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        axes: int,
-        key: Array,
-        widths: Sequence[int] = (64, 64),
-        frequencies: int = 4,
-        activation: Callable = jax.nn.gelu,
-    ):
-        self.kernel = _kernel(_features(axes, frequencies), widths, channels, key)
-        self.activation, self.frequencies = activation, frequencies
-
-    def __call__(self, f: Float[Array, "channel point"], near: Neighbours) -> Float[Array, "channel query"]:
-        _check_function(self, f, near, len(self.kernel[-1].weight))
-        return _integral(1 + _layers(self, _places(near, self.frequencies)), f, near)
+    def seen(self, f, near):
+        """Places alone: evaluated once for all f under `jax.vmap`."""
+        return _places(near, self.frequencies)
 
 
-class NonlinearGNO(eqx.Module):
+class NonlinearGNO(AbstractGNO):
     """u_c(x) = Σ_y w(x, y) κ_c(x, y, f(y)) f_c(y): as `GNO` with a kernel that also sees the function's values.
 
     Its kernel is evaluated anew for every f, that of a `GNO` once for all of them under `jax.vmap`.
     """
 
-    kernel: tuple[Pointwise, ...]
-    activation: Callable = eqx.field(static=True)
-    frequencies: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        axes: int,
-        key: Array,
-        widths: Sequence[int] = (64, 64),
-        frequencies: int = 4,
-        activation: Callable = jax.nn.gelu,
-    ):
-        self.kernel = _kernel(_features(axes, frequencies) + channels, widths, channels, key)
-        self.activation, self.frequencies = activation, frequencies
-
-    def __call__(self, f: Float[Array, "channel point"], near: Neighbours) -> Float[Array, "channel query"]:
-        _check_function(self, f, near, len(self.kernel[-1].weight))
-        seen = jnp.concatenate([_places(near, self.frequencies), f[:, near.index]])
-        return _integral(1 + _layers(self, seen), f, near)
+    def seen(self, f, near):
+        """Places, then the values of f at the points."""
+        return jnp.concatenate([_places(near, self.frequencies), f[:, near.index]])
 
 
 class GINO(eqx.Module):
@@ -232,10 +235,6 @@ class AtPoints(eqx.Module):
         return self.net(f, self.geometry)
 
 
-def _features(axes: int, frequencies: int) -> int:
-    return axes * (4 * frequencies + 1)
-
-
 def _places(near: Neighbours, frequencies: int) -> Float[Array, "feature query neighbour"]:
     """What a kernel knows of x and y."""
 
@@ -245,22 +244,6 @@ def _places(near: Neighbours, frequencies: int) -> Float[Array, "feature query n
 
     here, there = embedded(near.queries), embedded(near.points)[:, near.index]
     return jnp.concatenate([jnp.broadcast_to(here[:, :, None], there.shape), there, near.offset])
-
-
-def _kernel(features: int, widths: Sequence[int], channels: int, key: Array) -> tuple[Pointwise, ...]:
-    sizes = (features, *widths, channels)
-    keys = jr.split(key, len(sizes) - 1)
-    return tuple(Pointwise(a, b, key=one) for a, b, one in zip(sizes[:-1], sizes[1:], keys, strict=True))
-
-
-def _layers(net: GNO | NonlinearGNO, x: Array) -> Array:
-    for layer in net.kernel[:-1]:
-        x = net.activation(layer(x))
-    return net.kernel[-1](x)
-
-
-def _integral(kernel: Array, f: Array, near: Neighbours) -> Array:
-    return jnp.sum(near.weight * kernel * f[:, near.index], -1)
 
 
 def _check_function(net: eqx.Module, f: Array, near: Neighbours, channels: int):

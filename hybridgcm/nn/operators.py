@@ -39,6 +39,20 @@ def without_grid(net: Callable, x: Float[Array, "channel *points"]) -> Float[Arr
     return net(x, None) if isinstance(net, AbstractOperator) else net(x)
 
 
+class Beside(AbstractOperator):
+    """y = net([x, fields], grid): a network that is also told what its place is like, say land and orography.
+
+    `fields` are of one grid and not meant to be trained: fit with `where=lambda m: ....net`. For another grid put the
+    same `net` beside that grid's fields.
+    """
+
+    net: Callable
+    fields: Float[Array, "channel *points"]
+
+    def __call__(self, x, grid):
+        return apply(self.net, jnp.concatenate([x, self.fields.astype(x.dtype)]), grid)
+
+
 class SpectralConvolution(AbstractOperator):
     """y_o(k, l) = Σ_c W[o, c, l, k] x_c(k, l) on the lowest modes, zero on all others, plus a bias per channel.
 

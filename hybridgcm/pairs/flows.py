@@ -14,7 +14,7 @@ from hybridgcm.equations import QuasiGeostrophic
 from hybridgcm.grids import AbstractGrid, Sphere, Torus
 from hybridgcm.grids.base import scale
 from hybridgcm.models import AbstractModel, Model
-from hybridgcm.rollout import rollout
+from hybridgcm.rollout import count_steps, rollout
 from hybridgcm.steppers import ETDRK4
 
 VARIANCE = 7**1.5
@@ -69,7 +69,7 @@ def shallow_water(
 
     Raises `ValueError` for a lead that is no whole number of steps, and if the grid does not resolve the starts.
     """
-    equation, steps = model.equation, _steps(lead, model.dt)
+    equation, steps = model.equation, count_steps(model, lead)
     grid, layers = equation.grid, equation.layers
     own, limit = _smallest(grid, largest)
     each = 1 / float((np.asarray(own.multiplicity) * _inside(own, limit)).sum())
@@ -109,11 +109,13 @@ def navier_stokes(
     Raises `ValueError` for times that are no whole numbers of steps and growing, and if the grid, a third of its
     points, does not resolve `largest`.
     """
-    counts = [_steps(time, dt) for time in times]
-    if not counts or np.any(np.diff(counts) <= 0) or refine < 1:
-        raise ValueError(f"times grow, and refine is at least 1; got times={tuple(times)}, {refine=}")
+    if refine < 1:
+        raise ValueError(f"refine is at least 1; got {refine}")
     grid = Torus(refine * n, 1.0, dtype=jnp.zeros(0).dtype)
     model = Model(QuasiGeostrophic.navier_stokes(grid, viscosity=viscosity), ETDRK4(), dt=dt, forcing=_stirring)
+    counts = [count_steps(model, time) for time in times]
+    if not counts or np.any(np.diff([0, *counts]) <= 0):
+        raise ValueError(f"times are positive and grow; got {tuple(times)}")
     covariance = lambda eigenvalue: variance * (eigenvalue + 49) ** -2.5
     starts = gaussian(grid, samples, key, largest=largest, variance=covariance)
     every = math.gcd(*counts)
@@ -168,10 +170,3 @@ def _inside(grid: AbstractGrid, limit: float) -> np.ndarray:
     """One for the modes with negative eigenvalues up to the limit, but for the mean, else zero."""
     negative = -np.asarray(grid.eigenvalues, float)
     return ((negative > 0) & (negative <= limit * (1 + 1e-5))).astype(float)
-
-
-def _steps(time: float | int, dt: float) -> int:
-    steps = round(time / dt)
-    if steps < 1 or not np.isclose(steps * dt, time, rtol=1e-6):
-        raise ValueError(f"a time of {time} s is no whole number of steps of {dt} s, at least one")
-    return steps
