@@ -13,9 +13,17 @@ jax.config.update("jax_enable_x64", True)  # grids are float32 unless asked: not
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""Without LLVM's optimisations and MLIR: a third of the time where programs run for less than they compile."""
+
 
 def pytest_configure(config):
-    """Compiled programs are kept beside pytest's own cache, for all workers and processes and for the next run."""
+    """Programs are compiled quickly, but as users have them for `-m slow` and where XLA_FLAGS is set, say to "".
+
+    They are kept beside pytest's own cache, for all workers and processes and for the next run.
+    """
+    if config.getoption("-m") == "not slow":
+        os.environ.setdefault("XLA_FLAGS", QUICKLY_COMPILED)
     if config.pluginmanager.hasplugin("cacheprovider"):
         folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
         jax.config.update("jax_compilation_cache_dir", folder)
