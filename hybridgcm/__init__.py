@@ -35,7 +35,6 @@ from hybridgcm.grids import Torus as Torus
 from hybridgcm.models import AbstractModel as AbstractModel
 from hybridgcm.models import Model as Model
 from hybridgcm.models import State as State
-from hybridgcm.models import Steady as Steady
 from hybridgcm.pretrained import pretrained as pretrained
 from hybridgcm.rollout import BlewUp as BlewUp
 from hybridgcm.rollout import rollout as rollout

@@ -147,7 +147,7 @@ def stream(
             bar.close()
 
 
-def count_steps(model: AbstractModel, time: float) -> int:
+def count_steps(model: AbstractModel, time: float | int) -> int:
     """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
     step = round(time / model.dt)
     if abs(time - step * model.dt) > 1e-3 * model.dt:

@@ -1,5 +1,6 @@
 """Settings of every test: double precision on, annotations checked while the tests run."""
 
+import gc
 import importlib.util
 import os
 
@@ -12,6 +13,8 @@ if importlib.util.find_spec("beartype"):  # shapes and types of all annotations,
 jax.config.update("jax_enable_x64", True)  # grids are float32 unless asked: nothing may be promoted
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # lines of Python in compiled programs, which nobody reads
+gc.set_threshold(50_000, 20, 50)  # traces are millions of small objects, and no rubbish
 
 QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """Without LLVM's optimisations and MLIR: a third of the time where programs run for less than they compile."""

@@ -102,6 +102,7 @@ def test_williamson_5_converges_and_keeps_its_mass():
     assert l2[0] < 2e-3 and l2[1] < 0.7 * l2[0], l2
 
 
+@pytest.mark.slow
 def test_williamson_1_carries_the_bell_around():
     errors = []
     for truncation in (21, 42):
@@ -221,6 +222,7 @@ def test_energy_of_stirred_turbulence_changes_by_its_causes():
     assert off[1] < 1e-3 and off[1] < off[0] / 3, off
 
 
+@pytest.mark.slow
 def test_jets_need_rotation():
     """The second half of a year at T42: zonal share of the energy, of isotropic eddies without rotation.
 

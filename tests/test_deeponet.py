@@ -220,6 +220,7 @@ def fitted(net, data, objective, where=lambda m: m, steps=1200, rate=1e-2):
     return hg.fit(net, batches.drawn(make, steps, jr.key(1)), objective, optimiser, where=where, key=jr.key(2))[0]
 
 
+@pytest.mark.slow
 def test_the_antiderivative_is_learned_from_its_equation_alone():
     train_on, test = functions(1000, 0), functions(200, 1)
     start = {"x0": np.zeros(1), "s0": 0 * train_on["s"][:200, :1]}

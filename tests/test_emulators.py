@@ -187,6 +187,7 @@ def test_a_network_of_the_wrong_shape_is_refused():
 # Sketch 4 of the design, smaller: 32 modes instead of 64, a tenth of the batches
 
 
+@pytest.mark.slow
 def test_hybrid_and_emulator_go_through_the_same_evaluation_and_stable_is_honest():
     grid = hg.Torus(32, 1e6, dealias=2 / 3)
     flow = hg.QuasiGeostrophic.two_layer(grid, rd=15e3, beta=1.5e-11, U=(0.025, 0.0), drag=5.8e-7, tau=6 * 3600.0)

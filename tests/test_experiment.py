@@ -37,6 +37,7 @@ def test_the_smoke_run_writes_report_metrics_climates_and_closures(finished):
     assert len(list((finished / "closures").glob("*.ckpt"))) == 2
 
 
+@pytest.mark.slow
 def test_a_second_call_finds_every_stage_done(finished):
     before = {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
     again = run("--preset", "smoke", "--out", finished)

@@ -199,6 +199,7 @@ def test_a_regression_for_every_degree_recovers_a_linear_map_on_every_grid():
             assert found > 0.3 if wrong else found < 1e-3, (name, latitude, found)
 
 
+@pytest.mark.slow
 def test_without_winds_a_network_cannot_tell_east_from_west():
     """Mirrored fields give mirrored answers, whatever the weights: no Jacobian and no drift of planetary waves."""
     from experiments.spherical_operators import networks

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from forecast_worker import energy, flow, run
-from helpers import cnn
+from helpers import cnn, error
 
 import hybridgcm as hg
 from hybridgcm import metrics, perturbations
@@ -86,7 +86,7 @@ def test_members_and_starts_do_not_depend_on_each_other(made):
         model, {"q": starts["q"][1:], "time": starts["time"][1:]}, 240, every=10, members=2, key=jr.key(1),
         perturb=perturbations.noise(1e-7),
     )  # fmt: skip
-    np.testing.assert_array_equal(one.q[0], made.q[1, :2])
+    assert error(one.q[0], made.q[1, :2]) < 1e-6, "two members are compiled for themselves"
     assert len(np.unique(made.q[:, :, -1, 0, 0, 0])) == 6, "members are alike"
     noise = hg.forecast(model, {"q": starts["q"][1]}, 10, every=10, members=2, key=jr.key(1))
     assert (noise.q[0, 0, 0] == noise.q[0, 1, 0]).all() and (noise.q[0, 0, 1] != noise.q[0, 1, 1]).any()

@@ -186,6 +186,7 @@ def test_a_second_call_finds_everything_done(finished, cache):
     assert " starts" not in finish(start(finished, cache=cache))
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_the_store_has_the_bits_of_an_uninterrupted_run(tmp_path, cache):
     words = ("--records", "59", "--runs", "3", "--members", "3")
     finish(start(tmp_path / "whole", *words, cache=cache))

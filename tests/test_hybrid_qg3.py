@@ -31,6 +31,7 @@ def test_the_model_is_wrong_where_it_says():
     assert float(abs(2 * model.topography - truth.topography).max()) < 1e-6 * float(abs(truth.topography).max())
 
 
+@pytest.mark.slow
 def test_the_smoke_run_reports(tmp_path):
     report = run.main(["--preset", "smoke", "--seeds", "1", "--out", str(tmp_path / "run")])
     table = json.loads((report.parent / "report.json").read_text())

@@ -162,6 +162,7 @@ def test_a_winter_without_files_has_jets_and_storms():
     assert jet(found["u"][2], grid.latitude, True)[0] < 20
 
 
+@pytest.mark.slow
 def test_climate_of_the_reanalysis_forcing():
     """T21, 1,000 days: jets at 200 hPa within 3 m/s and 6 degrees of 41.8 at 36N and 35.9 at 30S; standing waves."""
     path, grid = shared("qg3_t21.nc"), hg.Sphere(21)

@@ -336,7 +336,7 @@ def test_zonal_means_show_the_means_and_the_difference(run):
     assert len(figure.axes) == 4 and len(figure.legends[0].get_texts()) == 3
     top, below = figure.axes[1], figure.axes[3]
     drawn, apart = ({line.get_label(): line.get_xydata() for line in ax.lines} for ax in (top, below))
-    np.testing.assert_allclose(drawn["Truth"], np.stack([GRID.latitude, u[-1, 1].mean(-1)], 1), rtol=1e-5)
+    np.testing.assert_allclose(drawn["Truth"], np.stack([GRID.latitude, u[-1, 1].mean(-1)], 1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(drawn["cosine"], np.stack([coarse.latitude, cos], 1))
     np.testing.assert_allclose(apart["first day"][:, 1], (u[0, 1] - u[-1, 1]).mean(-1), atol=1e-4)
     assert not apart["Truth"][:, 1].any()

@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_norms_are_those_of_exact_and_of_finer_answers(folder):
     records = json.loads((folder / "report.json").read_text())
     found = {(r["case"], r["truncation"], r["precision"]): r for r in records}
@@ -42,6 +43,7 @@ def test_norms_are_those_of_exact_and_of_finer_answers(folder):
     assert 11 < wave["speed"] < 12.2 and abs(wave["amplitude"] - 1) < 0.1 and wave["shape"] < 0.02
 
 
+@pytest.mark.slow
 def test_a_year_of_turbulence_closes_its_budget_and_has_jets(folder):
     (year,) = json.loads((folder / "turbulence.json").read_text())
     assert year["truncation"] == 31 and year["days"] == 360 and year["residual"] < 1e-3, year
@@ -51,6 +53,7 @@ def test_a_year_of_turbulence_closes_its_budget_and_has_jets(folder):
     assert year["zonal"] > 0.13 and year["jets"] >= 2 and 0.5 < year["degree"] / year["rhines"] < 1.5, year
 
 
+@pytest.mark.slow
 def test_the_report_has_its_tables_and_figures(folder):
     text = (folder / "report.md").read_text()
     for words in (
@@ -64,10 +67,23 @@ def test_the_report_has_its_tables_and_figures(folder):
         assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG", name
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(folder):
     done = call("--preset", "smoke", "--out", folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("done before") == 21 and "starts" not in done.stdout
+
+
+def test_a_small_run_reports(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = call(
+        "--truncations", 10, 15, "--precisions", "float64", "--cases", "williamson2", "gravity_wave", "--dt", 1800,
+        "--turbulence", 21, "--days", 60, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {(r["case"], r["truncation"]): r for r in json.loads((tmp_path / "run" / "report.json").read_text())}
+    assert len(found) == 4 and found["williamson2", 15]["days"]["5"]["l2"] < 1e-13
+    assert "| Williamson 2, angle 0 | height | T10 | float64 | 5 | exact |" in (tmp_path / "run/report.md").read_text()
 
 
 def test_help_is_shown_and_what_does_not_fit_is_refused_without_jax(tmp_path):

@@ -99,7 +99,7 @@ REAL = np.concatenate([-np.logspace(-9, 3, 60), [0.0], -np.linspace(1.9, 2.1, 21
 TURNED = REAL[:60, None] * np.exp(1j * np.linspace(-np.pi / 2, np.pi / 2, 7))
 
 
-@pytest.mark.parametrize(("z", "tolerance"), [(REAL, 2e-15), (TURNED, 4e-14), (REAL.astype("f4"), 2e-7)])
+@pytest.mark.parametrize(("z", "tolerance"), [(REAL, 2e-15), (TURNED, 4e-14), (REAL.astype("f4"), 2.5e-7)])
 def test_etdrk4_weights_agree_with_contour_means_in_every_precision(z, tolerance):
     # the circles of complex z with |z| near 1 pass close to zero, where the means themselves lose digits
     found, expected = jax.jit(exponential._weights)(jnp.asarray(z)), contour(z)

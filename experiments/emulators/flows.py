@@ -10,6 +10,7 @@ import numpy as np
 
 import hybridgcm as hg
 from hybridgcm import cases, closures, qg3
+from hybridgcm.models import Steady
 
 DAY = 86400.0
 
@@ -111,7 +112,7 @@ def _sphere(n: int) -> Flow:
         still = cases.galewsky(grid, perturbed=False).equation
         water = hg.ShallowWater(grid, still.f, float(still.mean[0]), drag=friction, tau=DAY / 4)
         force = {"zeta_hat": friction * grid.to_spectral(jets["zeta"])}
-        return hg.Model(water, hg.SIL3(), dt=1800.0 if factor == 1 else 600.0, forcing=hg.Steady(force))
+        return hg.Model(water, hg.SIL3(), dt=1800.0 if factor == 1 else 600.0, forcing=Steady(force))
 
     def start(model):
         return _mirrored(cases.galewsky(model.equation.grid, perturbed=True).start)

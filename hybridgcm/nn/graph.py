@@ -129,9 +129,9 @@ class AbstractGNO(eqx.Module):
         activation: Callable = jax.nn.gelu,
     ):
         self.activation, self.frequencies = activation, frequencies
-        few = np.zeros((axes, 1), np.float32)
-        near = Neighbours(np.zeros((1, 1), np.int32), few[:1], few[:, None], few, few)
-        features = jax.eval_shape(self.seen, jax.ShapeDtypeStruct((channels, 1), np.float32), near).shape[0]
+        few = jnp.zeros((axes, 1))
+        near = Neighbours(jnp.zeros((1, 1), int), few[:1], few[:, None], few, few)
+        features = len(jax.eval_shape(lambda f: self.seen(f, near), jnp.zeros((channels, 1))))
         sizes = (features, *widths, channels)
         keys = jr.split(key, len(sizes) - 1)
         self.kernel = tuple(Pointwise(a, b, key=one) for a, b, one in zip(sizes[:-1], sizes[1:], keys, strict=True))
