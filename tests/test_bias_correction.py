@@ -29,6 +29,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_smoke_run_scores_every_correction(finished):
     record = json.loads((finished / "metrics.json").read_text())
     labels = {"none", "mean increment", "linear regression", "network, offline", "network, online"}
@@ -43,6 +44,7 @@ def test_the_smoke_run_scores_every_correction(finished):
     assert len(list((finished / "closures").glob("*.ckpt"))) == 2
 
 
+@pytest.mark.slow
 def test_nudging_keeps_the_model_near_the_truth(finished):
     (kept,) = finished.glob("stages/increments-0-*")
     (truth,) = finished.glob("stages/truth-0-*")

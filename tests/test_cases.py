@@ -87,6 +87,7 @@ def test_layers_without_water_are_refused():
         cases.rest_over_mountain(sphere(21), depths=(1e3, 1e3), density=(1.0, 1.1))
 
 
+@pytest.mark.slow
 def test_williamson_5_converges_and_keeps_its_mass():
     """T21 and T31 against T42 after five days; T42 itself is 1.9e-4 from T85 (dinosaur: 3.1e-4)."""
     fine = sphere(42)

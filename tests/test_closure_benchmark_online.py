@@ -69,8 +69,8 @@ def offline_start(bench):
     return training.offline(problem, training.small_cnn(problem, 0), 0, root / "shared" / "offline")
 
 
-SLOW = ("online_one_step", "online_scratch", "online_spectra", "online_state")
-NETWORKS = ("online_cnn", "online_no_gradient", "approximate_online", "online_curriculum", "online_statistics")
+SLOW = ("online_one_step", "online_scratch", "online_spectra", "online_state", "online_curriculum", "online_statistics")
+NETWORKS = ("online_cnn", "online_no_gradient", "approximate_online")
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
@@ -88,6 +88,7 @@ def test_three_kinds_of_gradient_of_one_loss(bench):
     assert min(abs(norms[0] / norms[1] - 1), abs(norms[0] / norms[2] - 1), abs(norms[1] / norms[2] - 1)) > 1e-3, norms
 
 
+@pytest.mark.slow
 def test_early_stopping_takes_the_network_with_the_best_free_runs(bench):
     closure, folder = check(bench, "online_early", offline_start(bench))
     scores = [record["score"] for record in log_of(folder / "online")]

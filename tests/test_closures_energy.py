@@ -89,6 +89,7 @@ def test_quarter_turn_of_the_flow_turns_forcing_and_memory():
     assert error(new_turned, turn(new)) < 1e-12
 
 
+@pytest.mark.slow
 def test_two_thousand_steps_of_eddies_in_single_precision():
     grid = hg.Torus(64, 1e6, dealias=None)
     flow, filtered = hg.QuasiGeostrophic.two_layer(grid), hg.Filtered(hg.AB3(), hg.exponential_filter(grid))

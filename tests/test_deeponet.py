@@ -241,6 +241,7 @@ def test_the_antiderivative_is_learned_from_pairs_in_a_basis():
     assert np.array_equal(trained.trunk.modes, net.trunk.modes)
 
 
+@pytest.mark.slow
 def test_the_smoke_run_of_the_antiderivative_reports(tmp_path):
     pytest.importorskip("tyro")
     from experiments.antiderivative import run

@@ -22,7 +22,9 @@ def model(closure):
     return hg.Model(FLOW, hg.AB3(), closure, dt=3600.0)
 
 
-@pytest.mark.parametrize(("kind", "constant"), [(hg.Leith, 2.0), (hg.Smagorinsky, 1.0)])
+@pytest.mark.parametrize(
+    ("kind", "constant"), [pytest.param(hg.Leith, 2.0, marks=pytest.mark.slow), (hg.Smagorinsky, 1.0)]
+)
 def test_online_offline_and_inversion_recover_a_known_constant(kind, constant):
     """Truth is a run with the constant; each training starts from half of it and must come within 3 %."""
     twin, first = model(kind(constant)), model(kind(constant / 2))

@@ -102,6 +102,7 @@ def test_small_states_are_exact_gravity_waves(grid):
     assert error(made["zeta"], made["zeta0"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_pairs_at_two_resolutions_are_of_one_operator():
     """The same starts by key; ends that differ by what the coarse grid cannot hold; converged; mass exact."""
     coarse, fine = sphere(), sphere(21)

@@ -177,6 +177,7 @@ def test_parts_of_a_problem_are_independent():
     assert same_bits(part("before", "train"), parts[0])
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path, capsys):
     written = main(["--preset", "smoke", "--out", str(tmp_path / "run")])
     text = written.read_text()

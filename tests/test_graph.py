@@ -151,6 +151,7 @@ def waves(samples, seed):
     return fields
 
 
+@pytest.mark.slow
 def test_a_gino_learns_to_solve_poisson_and_runs_on_other_points():
     corners = np.stack(np.meshgrid(*[np.arange(16) / 16] * 2), -1).reshape(-1, 2)
     places = lambda seed: corners + scattered(256, seed, (1 / 16, 1 / 16))  # anywhere in cells of their own

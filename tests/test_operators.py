@@ -269,6 +269,7 @@ def test_settings_that_do_not_fit_are_told():
         assert any(message in line for line in Config(**change).problems()), change
 
 
+@pytest.mark.slow
 def test_the_benchmark_tabulates_an_epoch(monkeypatch):
     from experiments.benchmarks import operators
 

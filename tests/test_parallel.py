@@ -72,6 +72,7 @@ def member(tree, number):
     return jax.tree.map(lambda a: a[number], tree)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_bits_of_one_without_a_collective():
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",

@@ -152,6 +152,7 @@ def test_mean_and_variance_recover_a_deviation_that_depends_on_the_state():
     assert distance < 0.12 and np.corrcoef(made.ravel(), sigma(x).ravel())[0, 1] > 0.98, distance
 
 
+@pytest.mark.slow
 def test_flow_matching_learns_a_mean_and_a_deviation_from_samples():
     net = CNN((2 + 2 + 1, 16, 16, 2), (1, 1, 1), key=jr.key(0), activation=jax.nn.silu)
     mean = NetworkClosure(CNN((2, 2), (1,), key=jr.key(1)), ("q",), ("q",), RMS, SCALE.ravel())  # zero

@@ -154,6 +154,7 @@ def jet(u, latitude, north):
     return zonal.max(), abs(latitude[zonal.argmax()])
 
 
+@pytest.mark.slow
 def test_a_winter_without_files_has_jets_and_storms():
     grid = hg.Sphere(21)
     found = climate(grid, qg3.winter(grid), days=400)

@@ -107,6 +107,7 @@ def test_a_kill_of_a_rollout_changes_no_bit(code, tmp_path):
     trial(code, tmp_path, "rollout", 1, 0, 10, prefix)
 
 
+@pytest.mark.slow
 def test_a_kill_of_a_training_changes_no_bit(code, tmp_path):
     trial(code, tmp_path, "fit", 1, 1, 16)
 

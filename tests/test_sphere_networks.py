@@ -78,7 +78,8 @@ def test_an_sfno_is_one_function_at_every_truncation():
     assert error(high.resize(high.to_spectral(at(high)), low), low.to_spectral(at(low))) < 1e-12
 
 
-@pytest.mark.parametrize("kind", [pytest.param("CNN", marks=pytest.mark.slow), "SFNO"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["CNN", "SFNO"])
 def test_a_network_trains_through_the_three_level_model(kind):
     """Online, four steps of T10: the loss of a model without its friction falls."""
     grid = hg.Sphere(10)

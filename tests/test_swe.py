@@ -230,6 +230,7 @@ def test_tidal_frequencies_tend_to_those_of_rossby_haurwitz_and_of_gravity_waves
     assert np.allclose(frequencies[2 * n :], np.sqrt(degree * (degree + 1) * 1e9) / grid.radius, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_layers_over_mountains_on_the_sphere_keep_their_energy_and_mass():
     """Fields of degree five: all products are resolved, so the tendency of energy is rounding. Then half a day."""
     grid = hg.Sphere(31, dtype=jnp.float64)
