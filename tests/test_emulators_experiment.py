@@ -41,7 +41,7 @@ def test_settings_that_do_not_fit_are_told():
         assert any(re.search(message, line) for line in Config(**change).problems()), change
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", [*FLOWS[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in FLOWS[2:])])
 def test_the_truth_is_steady_in_what_it_conserves_and_its_grids_are_multiples(name):
     """One step of the finest solver keeps the area mean of every prognostic, and its time steps divide a lead."""
     flow = flows.flow(replace(SMOKE, flow=name))

@@ -58,7 +58,7 @@ def ended(process, limit=120):
     return process.returncode, out.split(), error
 
 
-@pytest.mark.parametrize("job", ["rollout", "fit"])
+@pytest.mark.parametrize("job", [pytest.param("rollout", marks=pytest.mark.slow), "fit"])
 def test_sigterm_ends_with_75_and_the_resumed_run_is_the_uninterrupted_one(cache, tmp_path, job):
     code, said, error = ended(start(cache, WORKER, job, tmp_path / "whole"))
     assert code == 0, error[-2000:]
