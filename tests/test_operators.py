@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -19,8 +18,6 @@ from hybridgcm.blueprint import blueprint
 from hybridgcm.metrics import h1, lp
 from hybridgcm.pairs.darcy import _darcy
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-DARCY, BURGERS = DATA / "operator_darcy16.nc", DATA / "operator_burgers16.nc"
 NOTHING = jnp.zeros((1, 8, 8))
 
 

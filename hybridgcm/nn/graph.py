@@ -112,7 +112,7 @@ def geometry(
 
 
 class AbstractGNO(eqx.Module):
-    """u_c(x) = Σ_y w(x, y) κ_c f_c(y), y within a radius of x, with a kernel of `seen(f, near)`."""
+    """u_c(x) = Σ_y w(x, y) κ_c f_c(y) `[channel, query]`, y within a radius of x, κ = 1 + a network of `seen`."""
 
     kernel: tuple[Pointwise, ...]
     activation: Callable = eqx.field(static=True)

@@ -42,8 +42,9 @@ def without_grid(net: Callable, x: Float[Array, "channel *points"]) -> Float[Arr
 class Beside(AbstractOperator):
     """y = net([x, fields], grid): a network that is also told what its place is like, say land and orography.
 
-    `fields` are of one grid and not meant to be trained: fit with `where=lambda m: ....net`. For another grid put the
-    same `net` beside that grid's fields.
+    x and `fields` are `[channel, *points]` of one grid; `net` takes the channels of both, x first. `fields`, in units
+    in which they are about one, are not meant to be trained: fit with `where=` the `net` alone. For another grid put
+    the same `net` beside that grid's fields.
     """
 
     net: Callable
