@@ -22,8 +22,8 @@ class Emulator(AbstractModel):
 
     Channels are the layers of the first name, then those of the second, and so on, in and out. The area mean of the
     change is removed, as every equation here conserves the mean of its prognostics; an untrained network of `nn`
-    changes nothing at all. `State.y` holds the fields on the grid, `[layer, y, x]`: `rollout`, `stream`, `evaluate`
-    and checkpoints take it as any other.
+    changes nothing at all. With a grid N is cut to its modes, without the Nyquist ones. `State.y` holds the fields
+    on the grid, `[layer, y, x]`: `rollout`, `stream`, `evaluate` and checkpoints take it as any other.
 
     - `net`: any map of `[channel, y, x]` to the same number of channels, or an `nn.AbstractOperator`.
     - `scale`: unit of the fields: one number, or {name: number or one per layer}. Fields are not centred.
@@ -89,6 +89,9 @@ class Emulator(AbstractModel):
         change = apply(self.net, x, self.grid)
         if change.shape != x.shape:
             raise ValueError(f"the network maps {x.shape} to {change.shape}, expected its own shape; change its layers")
+        if self.grid is not None:
+            # What no mode holds is in no record either, so no training tells what becomes of it.
+            change = self.grid.to_grid(self.grid.resize(self.grid.to_spectral(change), self.grid))
         mean = jnp.mean(change, (-2, -1)) if self.grid is None else self.grid.mean(change)
         ends = np.cumsum([len(state.y[name]) for name in self.names])[:-1]
         parts = dict(zip(self.names, jnp.split(change - mean[:, None, None], ends), strict=True))

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
 import hybridgcm as hg  # noqa: E402
-from experiments.emulators import flows, networks, records, report, run, scores  # noqa: E402
+from experiments.emulators import astray, flows, networks, records, report, run, scores  # noqa: E402
 from experiments.emulators.config import PRESETS, SMOKE, Config  # noqa: E402
 
 FLOWS = ("qg", "shallow_water", "sphere", "qg3")
@@ -36,6 +36,7 @@ def test_settings_that_do_not_fit_are_told():
         ({"records": 3}, "window of horizon"),
         ({"free_steps": 150}, "every 100 steps"),
         ({"members": 1}, "two members"),
+        ({"back": 4}, "horizon \\+ 1 = 5 records"),
         ({"networks": ("SFNO",)}, "qg has FNO, TFNO.*got 'SFNO'"),
     ):
         assert any(re.search(message, line) for line in Config(**change).problems()), change
@@ -115,6 +116,38 @@ def test_finer_grids_give_the_linear_map_of_the_same_waves():
     step = lambda m, grid, a: m.decode(m.step(m.encode({"q": grid.to_grid(a)})))["q"]
     small, large = step(model, coarse, q_hat), step(finer, fine, coarse.resize(q_hat, fine))
     assert error(large[:, ::2, ::2], small) < 1e-5
+
+
+def growing(rate):
+    """An emulator whose fields grow by the same share in every lead."""
+    return hg.Emulator(lambda x: rate * x, ("q",), dt=1.0)
+
+
+def test_states_of_lost_runs_are_those_before_they_were_lost():
+    """Fields that grow by 1 % a lead: variance by 4 after 70 leads, and the states are the record times powers."""
+    rng = np.random.default_rng(0)
+    fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
+    fields["q"] -= fields["q"].mean()
+    found, lost = astray.states(growing(0.01), fields, 2, 200, rng)
+    assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
+    for made, leads in zip(found, (60, 40, 10) * 2, strict=True):
+        assert error(made["q"], 1.01**leads * fields["q"][0]) < 1e-5
+    found, lost = astray.states(growing(0.0), fields, 5, 40, rng)
+    assert lost == [] and len(found) == 5 and all(np.array_equal(a["q"], fields["q"][0]) for a in found)
+
+
+def test_the_solver_goes_on_where_it_can():
+    """From rest it stays there, the first record is one lead after the start, and what blows up is left out."""
+    flow = flows.flow(SMOKE)
+    shape = 2, *flow.grid(1).shape
+    rng = np.random.default_rng(0)
+    wave = np.cos(2 * np.pi * np.arange(16) / 16).astype(np.float32)
+    starts = [np.zeros(shape, np.float32), np.broadcast_to(1e-6 * wave, shape), 1e3 * rng.normal(size=shape)]
+    runs = astray.onwards(flow, [{"q": a.astype(np.float32)} for a in starts], 2)
+    assert len(runs) == 2 and runs[0]["q"].shape == (2, *shape) and not runs[0]["q"].any()
+    model = flow.solver(1)
+    state, _ = eqx.filter_jit(hg.rollout)(model, model.encode({"q": starts[1]}), 12, every=12, save=None)
+    assert error(runs[1]["q"][0], model.decode(state)["q"]) < 1e-3
 
 
 def test_looks_measure_energy_and_variance():

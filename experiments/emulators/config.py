@@ -37,6 +37,17 @@ class Config:
     """Optimiser steps through `horizon` steps of the emulator, after those."""
     horizon: int = 4
     """Steps of an unrolled window."""
+    rounds: int = 4
+    """Times that the network then runs freely, the truth's solver goes on from where it went, and it trains on that
+    besides."""
+    strays: int = 32
+    """Free runs of a round."""
+    astray: int = 500
+    """Leads of the first round's; each round takes twice as many as the one before."""
+    back: int = 20
+    """Leads that the solver goes on."""
+    again: int = 1500
+    """Optimiser steps of a round on pairs, before `unrolled` ones."""
     batch: int = 8
     """Pairs in a batch; of windows a quarter of it."""
     starts: int = 16
@@ -67,6 +78,12 @@ class Config:
             yield f"records={self.records} must hold a window of horizon + 1 = {self.horizon + 1}"
         if self.free_steps % 100 or self.solver_steps % 100:
             yield f"free runs are looked at every 100 steps; got {self.free_steps} and {self.solver_steps}"
+        enough = min(self.strays, self.astray, self.again) >= 1 and self.back > self.horizon
+        if self.rounds < 0 or (self.rounds and not enough):
+            yield (
+                f"rounds={self.rounds} need runs, leads and steps, and horizon + 1 = {self.horizon + 1} records of the "
+                f"solver; got strays={self.strays}, astray={self.astray}, again={self.again}, back={self.back}"
+            )
         if self.members < 2 or self.many < 0:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
         if not (self.size > 0 and self.calm > 0 and self.noise > 0 and self.blur >= 0):
@@ -86,8 +103,11 @@ class Config:
 
 LAPTOP = Config()
 SMOKE = replace(
-    LAPTOP, seeds=1, size=0.25, calm=0.02, records=40, one_step=6, unrolled=2, horizon=2, batch=2, starts=2,
-    apart=4, forecast=6, free_steps=200, solver_steps=100, members=3, many=4, networks=("FNO", "linear"),
+    LAPTOP, seeds=1, size=0.25, calm=0.02, records=40, one_step=6, unrolled=2, horizon=2, rounds=1, strays=3,
+    astray=20, back=4, again=4, batch=2, starts=2, apart=4, forecast=6, free_steps=200, solver_steps=100, members=3,
+    many=4, networks=("FNO", "linear"),
 )  # fmt: skip
-FULL = replace(LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, starts=50)
+FULL = replace(
+    LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, again=10_000, starts=50
+)
 PRESETS = {"laptop": LAPTOP, "full": FULL, "smoke": SMOKE}

@@ -74,13 +74,13 @@ def _text(config, flow, models: dict, rows: dict) -> str:
         f"Truth: the solver at {flow.finest} times the emulators' {' × '.join(map(str, flow.grid(1).shape))} points, "
         f"cut to theirs; {config.records} records {days:g} days apart for training. Mean of {config.seeds} networks "
         "(lowest to highest). Error: root mean square over that of the truth's departures from its mean, after one "
-        f"step; valid: days until it exceeds {HALF:g}, of at most {days * config.forecast:g}. Free run: "
-        f"{config.free_steps:,} steps; alive while finite and with less than ten times the truth's variance; its last "
-        "half against the truth: decades by which spectra differ (mean over wavenumbers), kinetic energy over the "
-        "truth's. Cost: computing time of the truth's solver over the model's.", "",
-        "| | weights | error, one step | valid, days | survivors | first end, steps | spectra, decades | energy "
-        "| drift of means | faster than the truth |",
-        "| --- |" + " ---: |" * 9,
+        f"step; valid: days until it exceeds {HALF:g}, of at most {days * config.forecast:g}. "
+        f"{_rounds(config)}Free run: {config.free_steps:,} steps; alive while finite and with less than ten times the "
+        "truth's variance; its last half against the truth: decades by which spectra differ (mean over wavenumbers), "
+        "kinetic energy over the truth's. Cost: computing time of the truth's solver over the model's.", "",
+        "| | weights | error, one step | valid, days | runs lost in training | survivors | first end, steps "
+        "| spectra, decades | energy | drift of means | faster than the truth |",
+        "| --- |" + " ---: |" * 10,
     ]  # fmt: skip
     for name, runs in rows.items():
         known = models[name][0]
@@ -89,7 +89,7 @@ def _text(config, flow, models: dict, rows: dict) -> str:
         ends = [row["lived"] for row in runs if "lived" in row and row["lived"] < row["asked"]]
         cost = f"{known['cost_truth'] / known['cost_seconds']:.0f}" if "cost_seconds" in known else "–"
         cells = [
-            weights, _cell(runs, "one1"), _cell(runs, "valid1"),
+            weights, _cell(runs, "one1"), _cell(runs, "valid1"), _lost(models[name]),
             f"{len(alive)} of {len(runs)}" if "lived" in runs[0] else "–", f"{min(ends):,}" if ends else "–",
             _cell(alive, "decades"), _cell(alive, "energy"), _cell(alive, "drift"), cost,
         ]  # fmt: skip
@@ -117,6 +117,22 @@ def _text(config, flow, models: dict, rows: dict) -> str:
         lines += ["", f"{of['scores']['members']:,} members of the {name} over {min(20, config.forecast)} steps took "
                   f"{of['scores']['seconds']:.1f} s."]  # fmt: skip
     return "\n".join([*lines, ""])
+
+
+def _rounds(config) -> str:
+    if not config.rounds:
+        return ""
+    leads = ", ".join(f"{config.astray * 2**number:,}" for number in range(config.rounds))
+    return (
+        f"In training {config.strays} free runs each of {leads} steps, from where they went {config.back} steps of the "
+        "truth's solver, and training on these besides; runs lost: means over networks, round by round. "
+    )
+
+
+def _lost(runs: list[dict]) -> str:
+    """Runs that were lost in the rounds of training, one number a round."""
+    rounds = zip(*(run.get("lost", ()) for run in runs), strict=True)
+    return ", ".join(f"{np.mean([len(ends) for ends in one]):.3g}" for one in rounds) or "–"
 
 
 def _cell(rows: list[dict], key: str) -> str:

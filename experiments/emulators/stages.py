@@ -10,12 +10,15 @@ import jax.random as jr
 import numpy as np
 
 import hybridgcm as hg
-from experiments.emulators import flows, networks, records, scores
+from experiments.emulators import astray, flows, networks, records, scores
 from experiments.emulators.scores import write
 from hybridgcm import checkpoint, train
+from hybridgcm.files import atomic
 
 TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
-TRAINING = ("one_step", "blur", "unrolled", "horizon", "batch", "size")
+TRAINING = (
+    "one_step", "blur", "unrolled", "horizon", "rounds", "strays", "astray", "back", "again", "batch", "size",
+)  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
 
@@ -91,22 +94,44 @@ def _train(config, flow, name, seed, data, folder):
     fields = records.training(flow, data)
     model = networks.emulator(config, flow, name, seed, fields)
     sizes = tuple((key, tuple(np.atleast_1d(a).tolist())) for key, a in model.change.items())
-    begin, logs = time.perf_counter(), []
-    for length, steps, batch, rate, blur in (
-        (2, config.one_step, config.batch, 2e-3, config.blur),
-        (config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0),
-    ):
-        if not steps:
-            continue
-        key = jr.fold_in(jr.fold_in(jr.key(2), seed), length)
-        model, log = hg.fit(
-            model, hg.windows(fields, length=length, batch=batch, steps=steps, key=key),
-            _objective(sizes, blur),
-            networks.optimiser(name, rate, steps), where=networks.weights, key=key,
-            checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{length}"), every=500,
-            progress=f"{name} {seed}, {length - 1} ahead",
-        )  # fmt: skip
-        logs.append([record["loss"] for record in log])
+    begin, logs, runs, lost = time.perf_counter(), [], [fields], []
+    short = 2, config.one_step, config.batch, 2e-3, config.blur
+    ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
+    for number in range(config.rounds + 1):
+        if number:
+            strays, ends = _strays(config, flow, model, fields, seed, number, folder)
+            runs, lost = runs + strays, [*lost, ends]
+            short = 2, config.again, config.batch, 5e-4, 0.0
+        for length, steps, batch, rate, blur in (short, ahead):
+            if not steps:
+                continue
+            key = jr.fold_in(jr.fold_in(jr.fold_in(jr.key(2), seed), length), number)
+            model, log = hg.fit(
+                model, hg.windows(runs, length=length, batch=batch, steps=steps, key=key),
+                _objective(sizes, blur),
+                networks.optimiser(name, rate, steps), where=networks.weights, key=key,
+                checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{number}-{length}"), every=500,
+                progress=f"{name} {seed}, round {number}, {length - 1} ahead",
+            )  # fmt: skip
+            logs.append([record["loss"] for record in log])
     checkpoint.save(folder / "emulator.ckpt", model)
     write(folder / "log.json", logs)
-    write(folder / "about.json", {"weights": networks.count(model), "training": time.perf_counter() - begin})
+    about = {"weights": networks.count(model), "training": time.perf_counter() - begin, "lost": lost}
+    write(folder / "about.json", about)
+
+
+def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, list]:
+    """What the solver makes of where the network went, and after how many leads runs were lost; made once."""
+    path = folder / f"strays-{number}.npz"
+    if not path.exists():
+        rng = np.random.default_rng([seed, number])
+        starts, lost = astray.states(model, fields, config.strays, config.astray * 2 ** (number - 1), rng)
+        runs = astray.onwards(flow, starts, config.back)
+        stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, lost=lost, **stacked)
+    with np.load(path) as kept:
+        stacked = {name: kept[name] for name in flow.names if name in kept}
+        lost = kept["lost"].astype(int).tolist()
+    count = len(next(iter(stacked.values()), ()))
+    return [{name: a[run] for name, a in stacked.items()} for run in range(count)], lost

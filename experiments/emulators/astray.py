@@ -1,0 +1,79 @@
+"""Where emulators go astray when they run freely, and how the truth's solver goes on from there.
+
+Records of the truth say nothing of states that it never visits; a network drifts to them and is lost. So it is let
+run, what it makes is given to the solver, and it is trained on what the solver makes of that: data aggregation, Ross,
+Gordon and Bagnell (2011), https://proceedings.mlr.press/v15/ross11a.html.
+"""
+
+from collections import deque
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+import hybridgcm as hg
+from experiments.emulators.records import ROLL, Coarse
+
+LOST = 4.0
+"""A run is lost where its variance is so many times the largest of the truth's records."""
+LOOK = 10
+"""Leads between two looks at the runs."""
+BEFORE = 1, 3, 6, 12
+"""Looks before it was lost, from which states of a run are taken."""
+
+
+def states(model, records: dict, runs: int, leads: int, rng: np.random.Generator) -> tuple[list, list]:
+    """States `[{name: [layer, y, x]}]` of `runs` free runs of `leads` leads from records, and when which were lost.
+
+    Of a lost run the states shortly before, of another one a state at random.
+    """
+    largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
+    first = rng.integers(len(next(iter(records.values()))), size=runs)
+    now = {name: jnp.asarray(np.asarray(a[first])) for name, a in records.items()}
+    looks = -(-leads // LOOK)
+    when = rng.integers(1, looks + 1, size=runs)
+    lost, found, recent = np.zeros(runs, int), {}, deque(maxlen=max(BEFORE))
+    for look in range(1, looks + 1):
+        now = _further(model, now)
+        seen = {name: np.asarray(a) for name, a in now.items()}
+        variance = [(seen[name].var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
+        gone = ~(np.max(variance, 0) < LOST) & (lost == 0)
+        for run in np.flatnonzero(gone):
+            found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
+        lost[gone] = look * LOOK
+        for run in np.flatnonzero((when == look) & (lost == 0)):
+            found[run] = [_one(seen, run)]
+        if lost.all():
+            break
+        recent.append(seen)
+        now = {name: jnp.where(jnp.asarray(lost == 0)[:, None, None, None], a, 0) for name, a in now.items()}
+    return [state for run in sorted(found) for state in found[run]], sorted(lost[lost > 0].tolist())
+
+
+@eqx.filter_jit
+@eqx.filter_vmap(in_axes=(None, 0))
+def _further(model, fields):
+    end, _ = hg.rollout(model, model.encode(fields), LOOK, every=LOOK, save=None)
+    return model.decode(end)
+
+
+def _one(fields: dict, run: int) -> dict:
+    return {name: a[run] for name, a in fields.items()}
+
+
+def onwards(flow, starts: list, leads: int) -> list[dict]:
+    """How the truth's solver goes on from fields of resolution 1, `[{name: [time, layer, y, x]}]`, where it can.
+
+    The starts are not among the records; runs that the solver does not bring to a finite end are left out.
+    """
+    coarse, fine = flow.grid(1), flow.solver(flow.finest)
+    stride, save, grid, runs = round(flow.lead / fine.dt), Coarse((coarse,)), fine.equation.grid, []
+    for fields in starts:
+        start = {
+            name: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid)) for name, a in fields.items()
+        }
+        _, out = ROLL(fine, fine.encode(start), leads * stride, every=stride, save=save)
+        made = {name: np.asarray(a) for name, a in out["save"][0].items()}
+        if all(np.isfinite(a).all() for a in made.values()):
+            runs.append(made)
+    return runs
