@@ -16,6 +16,8 @@ from hybridgcm.pairs.elliptic import poisson as poisson
 from hybridgcm.pairs.elliptic import solve_elliptic as solve_elliptic
 from hybridgcm.pairs.files import read_burgers as read_burgers
 from hybridgcm.pairs.files import read_darcy as read_darcy
+from hybridgcm.pairs.files import read_pdebench as read_pdebench
+from hybridgcm.pairs.files import read_well as read_well
 from hybridgcm.pairs.flows import gaussian as gaussian
 from hybridgcm.pairs.flows import navier_stokes as navier_stokes
 from hybridgcm.pairs.flows import shallow_water as shallow_water
