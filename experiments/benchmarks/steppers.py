@@ -180,4 +180,5 @@ if __name__ == "__main__":
     measured = markdown()
     print(measured)
     if "--write" in sys.argv:
-        PAGE.write_text(PAGE.read_text().replace(written(), measured))
+        before, after = PAGE.read_text().split(MARKS[0])[0], PAGE.read_text().split(MARKS[1])[1]
+        PAGE.write_text(before + MARKS[0] + measured + MARKS[1] + after)
