@@ -128,11 +128,12 @@ def test_states_of_lost_runs_are_those_before_they_were_lost():
     rng = np.random.default_rng(0)
     fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
     fields["q"] -= fields["q"].mean()
-    found, lost = astray.states(growing(0.01), fields, 2, 200, rng)
+    config = replace(SMOKE, strays=2, astray=200, lost=4.0)
+    found, lost = astray.states(config, growing(0.01), fields, rng)
     assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
     for made, leads in zip(found, (60, 40, 10) * 2, strict=True):
         assert error(made["q"], 1.01**leads * fields["q"][0]) < 1e-5
-    found, lost = astray.states(growing(0.0), fields, 5, 40, rng)
+    found, lost = astray.states(replace(config, strays=5, astray=40), growing(0.0), fields, rng)
     assert lost == [] and len(found) == 5 and all(np.array_equal(a["q"], fields["q"][0]) for a in found)
 
 
@@ -182,6 +183,7 @@ def test_the_experiment_runs_and_reports(finished):
     assert np.array(fno["error1"]).shape == (SMOKE.starts, SMOKE.forecast)
     assert np.array(fno["error2"]).shape == np.array(fno["error4"]).shape == (1, SMOKE.forecast)
     assert np.mean(fno["error1"], 0)[0] < 1.5 * np.mean(still["error1"], 0)[0]
+    assert fno["lost"] == [[astray.LOOK] * SMOKE.strays]
     assert fno["many"]["scores"]["members"] == SMOKE.many and fno["ensemble_scores"]["members"] == SMOKE.members
     text = (finished / "report.md").read_text()
     assert text.count("\n| FNO |") == 3 and "![spectra](spectra.png)" in text

@@ -14,35 +14,36 @@ import numpy as np
 import hybridgcm as hg
 from experiments.emulators.records import ROLL, Coarse
 
-LOST = 4.0
-"""A run is lost where its variance is so many times the largest of the truth's records."""
 LOOK = 10
 """Leads between two looks at the runs."""
 BEFORE = 1, 3, 6, 12
 """Looks before it was lost, from which states of a run are taken."""
 
 
-def states(model, records: dict, runs: int, leads: int, rng: np.random.Generator) -> tuple[list, list]:
-    """States `[{name: [layer, y, x]}]` of `runs` free runs of `leads` leads from records, and when which were lost.
+def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
+    """States `[{name: [layer, y, x]}]` of free runs from records, and after how many leads runs were lost.
 
     Of a lost run the states shortly before, of another one a state at random.
     """
+    runs, looks = config.strays, -(-config.astray // LOOK)
     largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     now = {name: jnp.asarray(np.asarray(a[first])) for name, a in records.items()}
-    looks = -(-leads // LOOK)
     when = rng.integers(1, looks + 1, size=runs)
-    lost, found, recent = np.zeros(runs, int), {}, deque(maxlen=max(BEFORE))
+    lost, found = np.zeros(runs, int), {}
+    recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))
     for look in range(1, looks + 1):
         now = _further(model, now)
         seen = {name: np.asarray(a) for name, a in now.items()}
         variance = [(seen[name].var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
-        gone = ~(np.max(variance, 0) < LOST) & (lost == 0)
+        gone = ~(np.max(variance, 0) < config.lost) & (lost == 0)
         for run in np.flatnonzero(gone):
             found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
         lost[gone] = look * LOOK
         for run in np.flatnonzero((when == look) & (lost == 0)):
             found[run] = [_one(seen, run)]
+        if look % 50 == 0 or look == looks:
+            print(f"  astray: {look * LOOK} leads, {(lost > 0).sum()} of {runs} runs lost", end="\r", flush=True)
         if lost.all():
             break
         recent.append(seen)

@@ -37,13 +37,15 @@ class Config:
     """Optimiser steps through `horizon` steps of the emulator, after those."""
     horizon: int = 4
     """Steps of an unrolled window."""
-    rounds: int = 4
-    """Times that the network then runs freely, the truth's solver goes on from where it went, and it trains on that
-    besides."""
+    rounds: int = 6
+    """Times at most that the network then runs freely, the truth's solver goes on from where it went, and it trains on
+    that besides: until no run is lost."""
     strays: int = 32
     """Free runs of a round."""
-    astray: int = 500
-    """Leads of the first round's; each round takes twice as many as the one before."""
+    astray: int = 5000
+    """Leads that these last."""
+    lost: float = 4.0
+    """A run is lost where its variance is so many times the largest of the truth's records."""
     back: int = 20
     """Leads that the solver goes on."""
     again: int = 1500
@@ -104,8 +106,8 @@ class Config:
 LAPTOP = Config()
 SMOKE = replace(
     LAPTOP, seeds=1, size=0.25, calm=0.02, records=40, one_step=6, unrolled=2, horizon=2, rounds=1, strays=3,
-    astray=20, back=4, again=4, batch=2, starts=2, apart=4, forecast=6, free_steps=200, solver_steps=100, members=3,
-    many=4, networks=("FNO", "linear"),
+    astray=20, lost=0.0, back=4, again=4, batch=2, starts=2, apart=4, forecast=6, free_steps=200, solver_steps=100,
+    members=3, many=4, networks=("FNO", "linear"),
 )  # fmt: skip
 FULL = replace(
     LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, again=10_000, starts=50

@@ -122,17 +122,16 @@ def _text(config, flow, models: dict, rows: dict) -> str:
 def _rounds(config) -> str:
     if not config.rounds:
         return ""
-    leads = ", ".join(f"{config.astray * 2**number:,}" for number in range(config.rounds))
     return (
-        f"In training {config.strays} free runs each of {leads} steps, from where they went {config.back} steps of the "
-        "truth's solver, and training on these besides; runs lost: means over networks, round by round. "
+        f"In training up to {config.rounds} rounds of {config.strays} free runs of {config.astray:,} steps, "
+        f"{config.back} steps of the truth's solver from where they went, and training on these besides, until no run "
+        "is lost; runs lost, round by round, of every network. "
     )
 
 
 def _lost(runs: list[dict]) -> str:
-    """Runs that were lost in the rounds of training, one number a round."""
-    rounds = zip(*(run.get("lost", ()) for run in runs), strict=True)
-    return ", ".join(f"{np.mean([len(ends) for ends in one]):.3g}" for one in rounds) or "–"
+    """Runs that were lost in the rounds of training of every network."""
+    return "; ".join(", ".join(str(len(ends)) for ends in run["lost"]) for run in runs if run.get("lost")) or "–"
 
 
 def _cell(rows: list[dict], key: str) -> str:

@@ -17,7 +17,7 @@ from hybridgcm.files import atomic
 
 TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
-    "one_step", "blur", "unrolled", "horizon", "rounds", "strays", "astray", "back", "again", "batch", "size",
+    "one_step", "blur", "unrolled", "horizon", "rounds", "strays", "astray", "lost", "back", "again", "batch", "size",
 )  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
@@ -100,7 +100,10 @@ def _train(config, flow, name, seed, data, folder):
     for number in range(config.rounds + 1):
         if number:
             strays, ends = _strays(config, flow, model, fields, seed, number, folder)
-            runs, lost = runs + strays, [*lost, ends]
+            lost.append(ends)
+            if not ends:
+                break
+            runs = runs + strays
             short = 2, config.again, config.batch, 5e-4, 0.0
         for length, steps, batch, rate, blur in (short, ahead):
             if not steps:
@@ -125,7 +128,7 @@ def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, li
     path = folder / f"strays-{number}.npz"
     if not path.exists():
         rng = np.random.default_rng([seed, number])
-        starts, lost = astray.states(model, fields, config.strays, config.astray * 2 ** (number - 1), rng)
+        starts, lost = astray.states(config, model, fields, rng)
         runs = astray.onwards(flow, starts, config.back)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
