@@ -128,7 +128,7 @@ def test_states_of_lost_runs_are_those_before_they_were_lost():
     rng = np.random.default_rng(0)
     fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
     fields["q"] -= fields["q"].mean()
-    config = replace(SMOKE, strays=2, astray=200, lost=4.0)
+    config = replace(SMOKE, strays=2, astray=200, excess=1.0, lost=4.0)
     found, lost = astray.states(config, growing(0.01), fields, rng)
     assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
     for made, leads in zip(found, (60, 40, 10) * 2, strict=True):

@@ -21,14 +21,15 @@ BEFORE = 1, 3, 6, 12
 
 
 def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
-    """States `[{name: [layer, y, x]}]` of free runs from records, and after how many leads runs were lost.
+    """States `[{name: [layer, y, x]}]` of free runs from records times up to `excess`, and when runs were lost, leads.
 
     Of a lost run the states shortly before, of another one a state at random.
     """
     runs, looks = config.strays, -(-config.astray // LOOK)
     largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
-    now = {name: jnp.asarray(np.asarray(a[first])) for name, a in records.items()}
+    factors = rng.uniform(1.0, config.excess, (runs, 1, 1, 1)).astype(np.float32)
+    now = {name: jnp.asarray(factors * a[first]) for name, a in records.items()}
     when = rng.integers(1, looks + 1, size=runs)
     lost, found = np.zeros(runs, int), {}
     recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))

@@ -44,6 +44,8 @@ class Config:
     """Free runs of a round."""
     astray: int = 5000
     """Leads that these last."""
+    excess: float = 1.5
+    """Runs start from records times up to this, as more go astray from there."""
     lost: float = 4.0
     """A run is lost where its variance is so many times the largest of the truth's records."""
     back: int = 20
@@ -88,6 +90,8 @@ class Config:
             )
         if self.members < 2 or self.many < 0:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
+        if not self.excess >= 1:
+            yield f"excess={self.excess} is a factor of at least 1"
         if not (self.size > 0 and self.calm > 0 and self.noise > 0 and self.blur >= 0):
             yield f"size, calm and noise are positive, blur is not negative; got {self}"
         for name in self.networks:

@@ -123,9 +123,9 @@ def _rounds(config) -> str:
     if not config.rounds:
         return ""
     return (
-        f"In training up to {config.rounds} rounds of {config.strays} free runs of {config.astray:,} steps, "
-        f"{config.back} steps of the truth's solver from where they went, and training on these besides, until no run "
-        "is lost; runs lost, round by round, of every network. "
+        f"In training up to {config.rounds} rounds: {config.strays} free runs of {config.astray:,} steps from records "
+        f"times up to {config.excess:g}, {config.back} steps of the truth's solver from where they went, and training "
+        "on these besides, until no run is lost; runs lost, round by round, of every network. "
     )
 
 

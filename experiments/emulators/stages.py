@@ -17,7 +17,8 @@ from hybridgcm.files import atomic
 
 TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
-    "one_step", "blur", "unrolled", "horizon", "rounds", "strays", "astray", "lost", "back", "again", "batch", "size",
+    "one_step", "blur", "unrolled", "horizon", "batch", "size",
+    "rounds", "strays", "astray", "excess", "lost", "back", "again",
 )  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
