@@ -2,11 +2,12 @@
 
     python experiments/emulators/run.py [--preset NAME] [--flow qg|shallow_water|sphere|qg3] [--FIELD VALUE ...]
 
-Presets: `laptop` (default: 16 points a side, three networks of every kind; about an hour on two cores a flow),
-`full` (64 points, five larger networks: for a GPU), `smoke` (a minute). The truth has four times the resolution (the
-three-level atmosphere: twice). Scores: error after one step, valid time, survival of 100,000 steps, spectra, means and
-energy then, the same weights on finer grids, ensembles, cost beside the solver's. The same command goes on after a
-kill. Results: report.md, report.json and figures; networks in stages/.
+Presets: `laptop` (default: 16 points a side, three networks of every kind, five to fifteen minutes each on two cores:
+name some with --networks), `full` (64 points, five larger networks: for a GPU), `smoke` (a minute). Networks are also
+trained on what the truth's solver makes of where they stray, until none is lost (astray.py). The truth has four times
+the resolution (the three-level atmosphere: twice). Scores: error after one step, valid time, survival of 100,000
+steps, spectra, means and energy then, the same weights on finer grids, ensembles, cost beside the solver's. The same
+command goes on after a kill. Results: report.md, report.json and figures; networks in stages/.
 """
 
 import sys
