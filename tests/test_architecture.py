@@ -29,7 +29,7 @@ HOMES = {
     "optax": {"train"},
     "xarray": {"data", "inputs", "pairs", "qg3"},
     "zarr": {"data", "inputs"},
-    "netCDF4": {"data", "inputs"},
+    "netCDF4": {"data", "inputs", "pairs"},
     "matplotlib": {"plot", "maps"},
     "cartopy": {"maps"},
     "cmocean": {"plot"},
