@@ -36,7 +36,7 @@ def test_settings_that_do_not_fit_are_told():
         ({"records": 3}, "window of horizon"),
         ({"free_steps": 150}, "every 100 steps"),
         ({"members": 1}, "two members"),
-        ({"back": 4}, "horizon \\+ 1 = 5 records"),
+        ({"solver_leads": 4}, "horizon \\+ 1 = 5 records"),
         ({"networks": ("SFNO",)}, "qg has FNO, TFNO.*got 'SFNO'"),
     ):
         assert any(re.search(message, line) for line in Config(**change).problems()), change
@@ -128,12 +128,12 @@ def test_states_of_lost_runs_are_those_before_they_were_lost():
     rng = np.random.default_rng(0)
     fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
     fields["q"] -= fields["q"].mean()
-    config = replace(SMOKE, strays=2, astray=200, excess=1.0, lost=4.0)
+    config = replace(SMOKE, strays=2, stray_leads=200, stray_excess=1.0, stray_limit=4.0)
     found, lost = astray.states(config, growing(0.01), fields, rng)
     assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
     for made, leads in zip(found, (60, 40, 10) * 2, strict=True):
         assert error(made["q"], 1.01**leads * fields["q"][0]) < 1e-5
-    found, lost = astray.states(replace(config, strays=5, astray=40), growing(0.0), fields, rng)
+    found, lost = astray.states(replace(config, strays=5, stray_leads=40), growing(0.0), fields, rng)
     assert lost == [] and len(found) == 5 and all(np.array_equal(a["q"], fields["q"][0]) for a in found)
 
 

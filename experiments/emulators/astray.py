@@ -21,14 +21,14 @@ BEFORE = 1, 3, 6, 12
 
 
 def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
-    """States `[{name: [layer, y, x]}]` of free runs from records times up to `excess`, and when runs were lost, leads.
+    """States `[{name: [layer, y, x]}]` of free runs from amplified records, and after how many leads runs were lost.
 
     Of a lost run the states shortly before, of another one a state at random.
     """
-    runs, looks = config.strays, -(-config.astray // LOOK)
+    runs, looks = config.strays, -(-config.stray_leads // LOOK)
     largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
-    factors = rng.uniform(1.0, config.excess, (runs, 1, 1, 1)).astype(np.float32)
+    factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
     now = {name: jnp.asarray(factors * a[first]) for name, a in records.items()}
     when = rng.integers(1, looks + 1, size=runs)
     lost, found = np.zeros(runs, int), {}
@@ -37,7 +37,7 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
         now = _further(model, now)
         seen = {name: np.asarray(a) for name, a in now.items()}
         variance = [(seen[name].var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
-        gone = ~(np.max(variance, 0) < config.lost) & (lost == 0)
+        gone = ~(np.max(variance, 0) < config.stray_limit) & (lost == 0)
         for run in np.flatnonzero(gone):
             found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
         lost[gone] = look * LOOK

@@ -42,15 +42,15 @@ class Config:
     that besides: until no run is lost."""
     strays: int = 32
     """Free runs of a round."""
-    astray: int = 5000
+    stray_leads: int = 5000
     """Leads that these last."""
-    excess: float = 1.5
+    stray_excess: float = 1.5
     """Runs start from records times up to this, as more go astray from there."""
-    lost: float = 4.0
+    stray_limit: float = 4.0
     """A run is lost where its variance is so many times the largest of the truth's records."""
-    back: int = 20
+    solver_leads: int = 20
     """Leads that the solver goes on."""
-    again: int = 1500
+    round_steps: int = 1500
     """Optimiser steps of a round on pairs, before `unrolled` ones."""
     batch: int = 8
     """Pairs in a batch; of windows a quarter of it."""
@@ -82,16 +82,17 @@ class Config:
             yield f"records={self.records} must hold a window of horizon + 1 = {self.horizon + 1}"
         if self.free_steps % 100 or self.solver_steps % 100:
             yield f"free runs are looked at every 100 steps; got {self.free_steps} and {self.solver_steps}"
-        enough = min(self.strays, self.astray, self.again) >= 1 and self.back > self.horizon
+        enough = min(self.strays, self.stray_leads, self.round_steps) >= 1 and self.solver_leads > self.horizon
         if self.rounds < 0 or (self.rounds and not enough):
             yield (
                 f"rounds={self.rounds} need runs, leads and steps, and horizon + 1 = {self.horizon + 1} records of the "
-                f"solver; got strays={self.strays}, astray={self.astray}, again={self.again}, back={self.back}"
+                f"solver; got strays={self.strays}, stray_leads={self.stray_leads}, round_steps={self.round_steps}, "
+                f"solver_leads={self.solver_leads}"
             )
         if self.members < 2 or self.many < 0:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
-        if not self.excess >= 1:
-            yield f"excess={self.excess} is a factor of at least 1"
+        if not self.stray_excess >= 1:
+            yield f"stray_excess={self.stray_excess} is a factor of at least 1"
         if not (self.size > 0 and self.calm > 0 and self.noise > 0 and self.blur >= 0):
             yield f"size, calm and noise are positive, blur is not negative; got {self}"
         for name in self.networks:
@@ -110,10 +111,11 @@ class Config:
 LAPTOP = Config()
 SMOKE = replace(
     LAPTOP, seeds=1, size=0.25, calm=0.02, records=40, one_step=6, unrolled=2, horizon=2, rounds=1, strays=3,
-    astray=20, lost=0.0, back=4, again=4, batch=2, starts=2, apart=4, forecast=6, free_steps=200, solver_steps=100,
-    members=3, many=4, networks=("FNO", "linear"),
+    stray_leads=20, stray_limit=0.0, solver_leads=4, round_steps=4, batch=2, starts=2, apart=4, forecast=6,
+    free_steps=200, solver_steps=100, members=3, many=4, networks=("FNO", "linear"),
 )  # fmt: skip
 FULL = replace(
-    LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, again=10_000, starts=50
-)
+    LAPTOP, n=64, seeds=5, size=2.0, records=20_000, one_step=20_000, unrolled=2000, horizon=8, round_steps=10_000,
+    starts=50,
+)  # fmt: skip
 PRESETS = {"laptop": LAPTOP, "full": FULL, "smoke": SMOKE}

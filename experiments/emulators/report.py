@@ -123,9 +123,9 @@ def _rounds(config) -> str:
     if not config.rounds:
         return ""
     return (
-        f"In training up to {config.rounds} rounds: {config.strays} free runs of {config.astray:,} steps from records "
-        f"times up to {config.excess:g}, {config.back} steps of the truth's solver from where they went, and training "
-        "on these besides, until no run is lost; runs lost, round by round, of every network. "
+        f"In training up to {config.rounds} rounds: {config.strays} free runs of {config.stray_leads:,} steps from "
+        f"records times up to {config.stray_excess:g}, {config.solver_leads} steps of the truth's solver from where "
+        "they went, and training on these besides, until no run is lost; runs lost, round by round, of every network. "
     )
 
 

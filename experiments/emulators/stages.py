@@ -18,7 +18,7 @@ from hybridgcm.files import atomic
 TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
     "one_step", "blur", "unrolled", "horizon", "batch", "size",
-    "rounds", "strays", "astray", "excess", "lost", "back", "again",
+    "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "solver_leads", "round_steps",
 )  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
@@ -105,7 +105,7 @@ def _train(config, flow, name, seed, data, folder):
             if not ends:
                 break
             runs = runs + strays
-            short = 2, config.again, config.batch, 5e-4, 0.0
+            short = 2, config.round_steps, config.batch, 5e-4, 0.0
         for length, steps, batch, rate, blur in (short, ahead):
             if not steps:
                 continue
@@ -130,7 +130,7 @@ def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, li
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         starts, lost = astray.states(config, model, fields, rng)
-        runs = astray.onwards(flow, starts, config.back)
+        runs = astray.onwards(flow, starts, config.solver_leads)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, lost=lost, **stacked)
