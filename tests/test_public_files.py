@@ -103,7 +103,11 @@ def test_what_is_no_such_file_is_refused(tmp_path):
     bad = np.full((2, 4, 5), np.nan, np.float32)
     hole = pdebench(tmp_path / "hole.h5", {"tensor": bad}, {"t": T, "x": X})
     shape = well(tmp_path / "shape.h5", t1_fields={"velocity": (values(2, 3, 5, 6, 3), True)})
+    silent = well(tmp_path / "silent.h5")
+    with h5py.File(silent, "a") as file:
+        del file["t0_fields/height"].attrs["time_varying"]
     for make, kind, words in (
+        (lambda: pairs.read_well(silent), ValueError, r"height has no attributes \['time_varying'\]"),
         (lambda: pairs.read_well(tmp_path / "none.h5"), FileNotFoundError, "is not there"),
         (lambda: pairs.read_pdebench(tmp_path / "text.h5"), ValueError, "not an HDF5 file"),
         (lambda: pairs.read_pdebench(other), ValueError, r"no layout of PDEBench.*'a': \(3, 3\)"),

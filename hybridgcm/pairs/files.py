@@ -108,7 +108,7 @@ def read_well(path, samples: slice = slice(None)):
         for rank in range(3):
             group = file.groups.get(f"t{rank}_fields")
             for name in group.variables if group is not None else ():
-                along = [group[name].getncattr(f"{axis}_varying") for axis in ("sample", "time", "dim")]
+                along = _varying(path, group[name])
                 axes = zip(["sample", "time", *space], [*along[:2], *np.atleast_1d(along[2])], strict=True)
                 dims = [axis for axis, varies in axes if varies]
                 a = _values(path, group, name, samples if "sample" in dims else slice(None))
@@ -125,6 +125,18 @@ def read_well(path, samples: slice = slice(None)):
         scalars = file.groups["scalars"].variables if "scalars" in file.groups else {}
         attributes = {name: float(a[...].ravel()[0]) for name, a in scalars.items() if a.size == 1}
         return _turned(xr.Dataset(out, coordinates, {"source": Path(path).name} | attributes), space)
+
+
+def _varying(path, stored) -> list:
+    """Along which axes a field of The Well varies: of samples, of times, and each of space."""
+    names = [f"{axis}_varying" for axis in ("sample", "time", "dim")]
+    missing = sorted(set(names) - set(stored.ncattrs()))
+    if missing:
+        raise ValueError(
+            f"{path} has no layout of The Well: {stored.name} has no attributes {missing}, which say along which axes "
+            f"it varies; got {stored.ncattrs()}"
+        )
+    return [stored.getncattr(name) for name in names]
 
 
 def _open(path):
