@@ -124,7 +124,10 @@ def growing(rate):
 
 
 def test_states_of_lost_runs_are_those_before_they_were_lost():
-    """Fields that grow by 1 % a lead: variance by 4 after 70 leads, and the states are the record times powers."""
+    """Fields that grow by 1 % a lead: variance by 4 after 70 leads, and the states are the record times powers.
+
+    Of fields that shrink it is the first that is looked at once amplified records had time to come back.
+    """
     rng = np.random.default_rng(0)
     fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
     fields["q"] -= fields["q"].mean()
@@ -133,22 +136,38 @@ def test_states_of_lost_runs_are_those_before_they_were_lost():
     assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
     for made, leads in zip(found, (60, 40, 10) * 2, strict=True):
         assert error(made["q"], 1.01**leads * fields["q"][0]) < 1e-5
-    found, lost = astray.states(replace(config, strays=5, stray_leads=40), growing(0.0), fields, rng)
-    assert lost == [] and len(found) == 5 and all(np.array_equal(a["q"], fields["q"][0]) for a in found)
+    found, lost = astray.states(replace(config, strays=5, stray_leads=600), growing(-0.001), fields, rng)
+    assert lost == [] and len(found) == 5
+    leads = (astray.RELAX + 1) * astray.LOOK
+    assert all(error(a["q"], 0.999**leads * fields["q"][0]) < 1e-4 for a in found)
 
 
 def test_the_solver_goes_on_where_it_can():
-    """From rest it stays there, the first record is one lead after the start, and what blows up is left out."""
+    """From rest it stays there, the start is the first record, and what blows up is left out."""
     flow = flows.flow(SMOKE)
     shape = 2, *flow.grid(1).shape
     rng = np.random.default_rng(0)
     wave = np.cos(2 * np.pi * np.arange(16) / 16).astype(np.float32)
     starts = [np.zeros(shape, np.float32), np.broadcast_to(1e-6 * wave, shape), 1e3 * rng.normal(size=shape)]
     runs = astray.onwards(flow, [{"q": a.astype(np.float32)} for a in starts], 2)
-    assert len(runs) == 2 and runs[0]["q"].shape == (2, *shape) and not runs[0]["q"].any()
+    assert len(runs) == 2 and runs[0]["q"].shape == (3, *shape) and not runs[0]["q"].any()
     model = flow.solver(1)
     state, _ = eqx.filter_jit(hg.rollout)(model, model.encode({"q": starts[1]}), 12, every=12, save=None)
-    assert error(runs[1]["q"][0], model.decode(state)["q"]) < 1e-3
+    assert np.array_equal(runs[1]["q"][0], starts[1].astype(np.float32))
+    assert error(runs[1]["q"][1], model.decode(state)["q"]) < 1e-3
+
+
+def test_the_expert_of_shallow_water_loses_gravity_waves_and_keeps_vortices():
+    """A day from a hill without wind: hardly a wave of divergence is left, unlike in the truth; the rest is alike."""
+    flow = flows.flow(replace(SMOKE, flow="shallow_water"))
+    rest = flow.grid(1)
+    hill = np.exp(-((np.asarray(rest.x) - 5e5) ** 2 + (np.asarray(rest.y)[:, None] - 5e5) ** 2) / 2e5**2)
+    fields = {name: np.zeros((1, 16, 16), np.float32) for name in flow.names} | {"phi": 20 * (hill - hill.mean())[None]}
+    (made,) = astray.onwards(flow, [fields], 4)
+    (truth,) = astray.onwards(flow._replace(expert=lambda: flow.solver(4)), [fields], 4)
+    ends = [{name: run[name][-1] for name in ("zeta", "delta")} for run in (made, truth)]
+    assert ends[0]["delta"].std() < 0.1 * ends[1]["delta"].std()
+    assert np.corrcoef(ends[0]["zeta"].ravel(), ends[1]["zeta"].ravel())[0, 1] > 0.8
 
 
 def test_looks_measure_energy_and_variance():

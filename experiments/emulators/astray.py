@@ -13,9 +13,12 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.emulators.records import ROLL, Coarse
+from hybridgcm.preemption import stop_if_asked
 
 LOOK = 10
 """Leads between two looks at the runs."""
+RELAX = 50
+"""Looks in which amplified records may come back, before it counts how far a run is from them."""
 BEFORE = 1, 3, 6, 12
 """Looks before it was lost, from which states of a run are taken."""
 
@@ -23,26 +26,27 @@ BEFORE = 1, 3, 6, 12
 def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
     """States `[{name: [layer, y, x]}]` of free runs from amplified records, and after how many leads runs were lost.
 
-    Of a lost run the states shortly before, of another one a state at random.
+    Of a lost run the states shortly before, of another one that which is farthest from the records.
     """
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
     largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
     now = {name: jnp.asarray(factors * a[first]) for name, a in records.items()}
-    when = rng.integers(1, looks + 1, size=runs)
-    lost, found = np.zeros(runs, int), {}
+    lost, farthest, found = np.zeros(runs, int), np.zeros(runs), {}
     recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))
     for look in range(1, looks + 1):
+        stop_if_asked("while networks ran freely, which begins anew")
         now = _further(model, now)
         seen = {name: np.asarray(a) for name, a in now.items()}
         variance = [(seen[name].var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
-        gone = ~(np.max(variance, 0) < config.stray_limit) & (lost == 0)
+        excess = np.max(variance, 0)
+        gone = ~(excess < config.stray_limit) & (lost == 0)
         for run in np.flatnonzero(gone):
             found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
         lost[gone] = look * LOOK
-        for run in np.flatnonzero((when == look) & (lost == 0)):
-            found[run] = [_one(seen, run)]
+        for run in np.flatnonzero((excess > farthest) & (lost == 0) & (look > RELAX)):
+            found[run], farthest[run] = [_one(seen, run)], excess[run]
         if look % 50 == 0 or look == looks:
             print(f"  astray: {look * LOOK} leads, {(lost > 0).sum()} of {runs} runs lost", end="\r", flush=True)
         if lost.all():
@@ -64,18 +68,19 @@ def _one(fields: dict, run: int) -> dict:
 
 
 def onwards(flow, starts: list, leads: int) -> list[dict]:
-    """How the truth's solver goes on from fields of resolution 1, `[{name: [time, layer, y, x]}]`, where it can.
+    """How the flow's expert goes on from fields of resolution 1, `[{name: [time, layer, y, x]}]`, where it can.
 
-    The starts are not among the records; runs that the solver does not bring to a finite end are left out.
+    The starts are the first records; runs that the solver does not bring to a finite end are left out.
     """
-    coarse, fine = flow.grid(1), flow.solver(flow.finest)
+    coarse, fine = flow.grid(1), flow.expert()
     stride, save, grid, runs = round(flow.lead / fine.dt), Coarse((coarse,)), fine.equation.grid, []
     for fields in starts:
+        stop_if_asked("while the solver went on from where networks strayed, which begins anew")
         start = {
             name: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid)) for name, a in fields.items()
         }
         _, out = ROLL(fine, fine.encode(start), leads * stride, every=stride, save=save)
-        made = {name: np.asarray(a) for name, a in out["save"][0].items()}
+        made = {name: np.concatenate([fields[name][None], np.asarray(a)]) for name, a in out["save"][0].items()}
         if all(np.isfinite(a).all() for a in made.values()):
             runs.append(made)
     return runs

@@ -46,7 +46,7 @@ class Config:
     """Leads that these last."""
     stray_excess: float = 1.5
     """Runs start from records times up to this, as more go astray from there."""
-    stray_limit: float = 4.0
+    stray_limit: float = 2.5
     """A run is lost where its variance is so many times the largest of the truth's records."""
     solver_leads: int = 20
     """Leads that the solver goes on."""

@@ -7,6 +7,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.emulators import flows
+from hybridgcm.preemption import stop_if_asked
 
 ROLL = eqx.filter_jit(hg.rollout)
 
@@ -64,6 +65,7 @@ def _recorded(model, state, count: int, stride: int, save, label: str):
     """The state after `count` records and the records, made in chunks that say how far they are."""
     parts, size = [], 100
     for first in range(0, count, size):
+        stop_if_asked("in the truth's records, which begin anew")
         state, out = ROLL(model, state, min(size, count - first) * stride, every=stride, save=save)
         parts.append(jax.tree.map(np.asarray, out["save"]))
         print(f"  {label}: {min(first + size, count)} of {count} records", end="\r", flush=True)

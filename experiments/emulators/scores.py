@@ -15,6 +15,7 @@ from experiments.emulators.records import ROLL, factors, later, training
 from hybridgcm import metrics, perturbations
 from hybridgcm.evaluate import LIMIT, verify
 from hybridgcm.files import atomic
+from hybridgcm.preemption import stop_if_asked
 from hybridgcm.rollout import BlewUp
 
 LOOK = 100
@@ -134,6 +135,7 @@ def free(steps, config, flow, build, data, folder):
                 why = f"variance above {LIMIT:g} times the truth's"
                 break
             state = after
+            stop_if_asked(f"in the free run of {label}, which begins anew")
     except BlewUp as error:
         lived, why = error.step // stride, str(error).split(";")[0].split(":")[0]
     if looks:

@@ -81,11 +81,18 @@ def load(config, flow, name, seed, data, trained, factor: int = 1) -> hg.Emulato
 
 @functools.cache
 def _objective(sizes: tuple, blur: float):
-    """Mean squares over the sizes of one lead's changes, {name: one per layer}; the same for all seeds, as jit asks."""
-    size = {name: np.asarray(values, np.float32).reshape(-1, 1, 1) for name, values in sizes}
+    """Mean squares over those of one lead's changes; the same for all seeds, as jit asks.
+
+    `sizes`: (name, of changes, largest of the records), the last two one per layer. Frames of more than the records'
+    largest mean square are weighed down by as much: the few that strayed far would drown all others.
+    """
 
     def loss(prediction, target):
-        errors = [jnp.mean(((prediction[name] - target[name]) / size[name]) ** 2) for name in size]
+        errors = []
+        for name, *known in sizes:
+            change, largest = (np.asarray(values, np.float32) for values in known)
+            square = jnp.mean((prediction[name] - target[name]) ** 2, (-2, -1)) / change**2
+            errors.append(jnp.mean(square / jnp.maximum(1, jnp.mean(target[name] ** 2, (-2, -1)) / largest)))
         return sum(errors) / len(errors)
 
     return train.perturbed(hg.online(loss), blur) if blur else hg.online(loss)
@@ -94,7 +101,8 @@ def _objective(sizes: tuple, blur: float):
 def _train(config, flow, name, seed, data, folder):
     fields = records.training(flow, data)
     model = networks.emulator(config, flow, name, seed, fields)
-    sizes = tuple((key, tuple(np.atleast_1d(a).tolist())) for key, a in model.change.items())
+    largest = {key: np.mean(np.square(a, dtype=float), (-2, -1)).max(0) for key, a in fields.items()}
+    sizes = tuple((key, *(tuple(np.atleast_1d(b[key]).tolist()) for b in (model.change, largest))) for key in fields)
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
     short = 2, config.one_step, config.batch, 2e-3, config.blur
     ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
