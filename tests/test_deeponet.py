@@ -241,6 +241,21 @@ def test_the_antiderivative_is_learned_from_pairs_in_a_basis():
     assert np.array_equal(trained.trunk.modes, net.trunk.modes)
 
 
+def test_mixed_functions_of_the_antiderivative_are_known_where_their_parts_are():
+    """s(x) of a mixture is its integral up to x: by the trapezoidal rule, and of the variance that functions have."""
+    pytest.importorskip("tyro")
+    from experiments.antiderivative import run
+    from experiments.antiderivative.config import SMOKE
+
+    data, _ = run.pairs(SMOKE)
+    drawn = run.batch(SMOKE, data, jr.key(0))
+    x = np.linspace(0, 1, SMOKE.sensors)
+    for u, place, s in zip(drawn["u"], drawn["x"][:, 0], drawn["s"][:, 0], strict=True):
+        up_to = x <= place + 1e-6
+        assert abs(np.trapezoid(u[up_to], x[up_to]) - s) < 1e-3
+    assert drawn["u"].shape == (SMOKE.batch, SMOKE.sensors) and 0.7 < drawn["u"].std() < 1.3
+
+
 @pytest.mark.slow
 def test_the_smoke_run_of_the_antiderivative_reports(tmp_path):
     pytest.importorskip("tyro")

@@ -19,20 +19,21 @@ class Config:
     """Width and rank of branch and trunk."""
     depth: int = 4
     """Hidden layers of each."""
-    batch: int = 1000
+    batch: int = 500
     """Functions of a step."""
-    steps: int = 40_000
-    """Of Adam."""
-    rate: float = 1e-3
-    """Learning rate at the start, times .9 every `decay` steps."""
-    decay: int = 1000
-    """See `rate`."""
-    seeds: int = 1
+    mixed: int = 4
+    """Functions known at the same place, of whose random combination (squares of the weights add up to one) a function
+    of a step is made: known as exactly, since the operator is linear, and as Gaussian."""
+    steps: int = 12_000
+    """Of Muon, Jordan et al. (2024), https://kellerjordan.github.io/posts/muon; biases take Adam's."""
+    rate: float = 1e-2
+    """Learning rate at its largest, after the first twentieth of the steps; it falls as a cosine."""
+    seeds: int = 3
     """Networks."""
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""
-        for name in ("functions", "tests", "hidden", "depth", "batch", "steps", "decay", "seeds"):
+        for name in ("functions", "tests", "hidden", "depth", "batch", "mixed", "steps", "seeds"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
         if self.sensors < 2 or not self.width > 0:
@@ -40,5 +41,5 @@ class Config:
 
 
 LAPTOP = Config()
-SMOKE = replace(LAPTOP, functions=2000, tests=50, hidden=20, depth=1, batch=100, steps=1000, rate=1e-2)
+SMOKE = replace(LAPTOP, functions=2000, tests=50, hidden=20, depth=1, batch=100, steps=1000, seeds=1)
 PRESETS = {"laptop": LAPTOP, "smoke": SMOKE}
