@@ -248,7 +248,7 @@ def test_mixed_functions_of_the_antiderivative_are_known_where_their_parts_are()
     from experiments.antiderivative.config import SMOKE
 
     data, _ = run.pairs(SMOKE)
-    drawn = run.batch(SMOKE, data, jr.key(0))
+    drawn = run.batch(SMOKE, data, run.sorted_rows(data), jr.key(0))
     x = np.linspace(0, 1, SMOKE.sensors)
     for u, place, s in zip(drawn["u"], drawn["x"][:, 0], drawn["s"][:, 0], strict=True):
         up_to = x <= place + 1e-6

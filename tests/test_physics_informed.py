@@ -1,4 +1,4 @@
-"""Burgers' equation from the equation alone: what is drawn solves it too, answers are periodic, the experiment."""
+"""Burgers' equation from the equation alone: what is drawn, answers are periodic, the experiment."""
 
 import json
 
@@ -15,16 +15,14 @@ from experiments.physics_informed import run, stages  # noqa: E402
 from experiments.physics_informed.config import SMOKE  # noqa: E402
 
 
-def test_what_is_drawn_is_a_shift_or_a_mirror_image_and_is_solved_alike():
-    made = pairs.burgers(32, 1, jr.key(0), times=tuple(stages.TIMES))
-    u0, u = made["u0"][0, 0, 0], made["u"][0, 0]
+def test_what_is_drawn_is_a_shift_or_a_mirror_image():
+    u0 = pairs.burgers(32, 1, jr.key(0))["u0"][0, 0, 0]
     drawn = stages.batch(SMOKE, u0[None].astype(np.float32), jr.key(1))
-    both = [{"start": a, "end": b} for a, b in ((u0, u[-1]), (-u0[::-1], -u[-1, ::-1]))]
     seen = set()
     for row in drawn["u0"]:
         fits = [
-            (kind, shift) for kind, of in enumerate(both) for shift in range(32)
-            if np.allclose(np.roll(of["start"], shift), row, atol=1e-6)
+            (kind, shift) for kind, a in enumerate((u0, -u0[::-1])) for shift in range(32)
+            if np.allclose(np.roll(a, shift), row, atol=1e-6)
         ]  # fmt: skip
         assert len(fits) == 1
         seen.add(fits[0])

@@ -67,14 +67,21 @@ def pairs(config):
     return {"u": u, "x": x[place][:, None], "s": s[rows, place][:, None]}, functions(config, config.tests, 1)
 
 
-def batch(config, data, key) -> dict:
-    """Combinations of functions that are known at the same place."""
+def sorted_rows(data) -> tuple:
+    """Rows of the functions sorted by their places; for each place the first of its rows and how many there are."""
+    import numpy as np
+
+    order = np.argsort(data["x"][:, 0], kind="stable")
+    return order, *np.unique(data["x"][order, 0], return_index=True, return_counts=True)[1:]
+
+
+def batch(config, data, rows_of_places, key) -> dict:
+    """Combinations of functions that are known at the same place: u `[function, sensor]`, x and s `[function, 1]`."""
     import jax.random as jr
     import numpy as np
 
     rng = np.random.default_rng(np.asarray(jr.key_data(key)))
-    order = np.argsort(data["x"][:, 0], kind="stable")
-    first, count = np.unique(data["x"][order, 0], return_index=True, return_counts=True)[1:]
+    order, first, count = rows_of_places
     places = rng.integers(len(first), size=config.batch)[:, None]
     rows = order[first[places] + (rng.random((config.batch, config.mixed)) * count[places]).astype(int)]
     weights = rng.normal(size=rows.shape).astype(np.float32)
@@ -113,6 +120,7 @@ def train(config, seed, folder):
     from hybridgcm.files import atomic
 
     data, (u, s) = pairs(config)
+    rows = sorted_rows(data)
     net = nn.point_deeponet(
         config.sensors, 1, rank=config.hidden, width=config.hidden, depth=config.depth, key=jr.key(seed)
     )
@@ -120,7 +128,7 @@ def train(config, seed, folder):
     rate = optax.warmup_cosine_decay_schedule(0.0, config.rate, config.steps // 20, config.steps, config.rate / 1000)
     optimiser = optax.contrib.muon(rate, adam_learning_rate=rate)
     net, log = hg.fit(
-        net, batches.drawn(lambda key: batch(config, data, key), config.steps, jr.key(10 + seed)),
+        net, batches.drawn(lambda key: batch(config, data, rows, key), config.steps, jr.key(10 + seed)),
         training.queries(training.squares, ("u",), ("x",), ("s",)), optimiser, where=lambda m: m, key=jr.key(3),
         callback=lambda *_: times.append(time.perf_counter()), every=config.steps,
         checkpoints=checkpoint.Checkpoints(folder / "checkpoints"), progress="antiderivative",
