@@ -130,6 +130,32 @@ def test_the_correction_of_energy_leaves_a_neutral_forcing_alone():
         closures.EnergyNeutral(network(), (1, 1, 1)).init(fields(), GRID)
 
 
+class Friction(hg.AbstractClosure):
+    """du = −u/day."""
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        return {name: -fields[name] / 86400 for name in ("u", "v")}, memory
+
+
+def test_means_are_taken_from_winds_on_a_plane_but_not_on_a_sphere():
+    """The mean of the westerlies is no momentum; taken away, it leaves a curl u tan(latitude)/radius at the poles."""
+    day = 86400.0
+    made = {
+        "network": hg.NetworkClosure(lambda x: -x, ("u", "v"), ("u", "v"), 1.0, 1 / day),
+        "ZeroMean": closures.ZeroMean(Friction()),
+        "SPPT": closures.SPPT(Friction(), 0.5, scale=3e6, tau=day, dt=3600.0),
+    }
+    for grid, kept in ((hg.Sphere(10), {"network", "ZeroMean"}), (hg.Torus(16, 1e6), {"SPPT"})):
+        wind = 5 + jnp.broadcast_to(jnp.cos(jnp.linspace(0, 3, grid.shape[0]))[:, None], (1, *grid.shape))
+        for name, closure in made.items():
+            found = forcing_of(closure, {"u": wind, "v": 0 * wind, "q": wind}, grid)["u"]
+            same = abs(float(grid.mean(found)[0] * day / grid.mean(wind)[0]) + 1) < 1e-5
+            assert same == (name in kept), (name, grid)
+
+
 # Symmetry
 
 

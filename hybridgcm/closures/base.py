@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from hybridgcm._typing import Fields, cast_floats, nearest, param
-from hybridgcm.grids import AbstractGrid
+from hybridgcm.grids import AbstractGrid, Sphere
 
 
 class AbstractClosure(eqx.Module):
@@ -129,6 +129,16 @@ def time_step(kind: str, dt) -> float:
 def per_layer(amplitude: Array) -> Array:
     """One number, or one per layer, with the axes of `[layer, y, x]`."""
     return amplitude.reshape(-1, 1, 1)
+
+
+def without_mean(name: str, forcing: Array, grid: AbstractGrid) -> Array:
+    """f − ⟨f⟩ per layer, but components of a vector on a sphere as they are.
+
+    One that is the same everywhere is no smooth field there: its curl is u tan(latitude)/radius.
+    """
+    if name in ("u", "v") and isinstance(grid, Sphere):
+        return forcing
+    return forcing - grid.mean(forcing)[..., None, None]
 
 
 def check_layers(kind: str, amplitude: Array, fields: Fields):

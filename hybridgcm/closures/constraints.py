@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybridgcm._typing import Fields, nearest
-from hybridgcm.closures.base import AbstractClosure
+from hybridgcm.closures.base import AbstractClosure, without_mean
 from hybridgcm.grids import AbstractGrid
 
 
@@ -34,7 +34,8 @@ class FluxForm(AbstractClosure):
 class ZeroMean(AbstractClosure):
     """`inner` without the area mean of each forcing, per layer: f − ⟨f⟩. It then moves what it forces and makes none.
 
-    For forcings on the grid or spectral (`_hat`), unit kept; memory is that of `inner`. No transform.
+    For forcings on the grid or spectral (`_hat`), unit kept; memory is that of `inner`. No transform. Forces u and v on
+    a sphere are left as they are, as are those of `NetworkClosure`: a uniform component is no smooth field there.
     """
 
     inner: AbstractClosure
@@ -44,7 +45,7 @@ class ZeroMean(AbstractClosure):
 
     def __call__(self, fields, grid, memory, key):
         forcing, memory = self.inner(fields, grid, memory, key)
-        on_grid = {name: f - grid.mean(f)[..., None, None] for name, f in forcing.items() if not name.endswith("_hat")}
+        on_grid = {name: without_mean(name, f, grid) for name, f in forcing.items() if not name.endswith("_hat")}
         waves = grid.eigenvalues != 0
         spectral = {name: jnp.where(waves, f, 0) for name, f in forcing.items() if name.endswith("_hat")}
         return on_grid | spectral, memory

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import nearest
-from hybridgcm.closures.base import AbstractClosure, per_layer
+from hybridgcm.closures.base import AbstractClosure, per_layer, without_mean
 from hybridgcm.nn import apply
 
 
@@ -19,7 +19,8 @@ class NetworkClosure(AbstractClosure):
     `inputs` name fields of the equation's view, `outputs` forcings that its `lift` knows (`("q",)`, s⁻², or
     `("u", "v")`, m s⁻²). Channels are the layers of the first name, then those of the second, and so on, in and
     out. Fields are only divided by their scale, never centred: anomalies have no mean. The area mean of every
-    output is removed, so the closure neither creates potential vorticity nor momentum.
+    output is removed, so the closure neither creates potential vorticity nor momentum; on a sphere not that of u and
+    v, where a uniform component is no smooth field.
     An `nn.AbstractOperator`, such as `nn.FNO`, is given the grid.
 
     `input_scale`, `output_scale`: one number per channel, or one for all, in the units of the field or forcing
@@ -80,9 +81,8 @@ class NetworkClosure(AbstractClosure):
             )
         if self.output_scale.ndim and len(self.output_scale) != len(y):
             raise ValueError(f"output_scale has {len(self.output_scale)} entries for {len(y)} channels {self.outputs}")
-        y = y * per_layer(self.output_scale)
-        y = y - grid.mean(y)[:, None, None]
-        return dict(zip(self.outputs, jnp.split(y, len(self.outputs)), strict=True)), memory
+        made = zip(self.outputs, jnp.split(y * per_layer(self.output_scale), len(self.outputs)), strict=True)
+        return {name: without_mean(name, f, grid) for name, f in made}, memory
 
 
 class DimensionlessNetwork(AbstractClosure):

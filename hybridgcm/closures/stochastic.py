@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import Hat, param
-from hybridgcm.closures.base import AbstractClosure, check_layers, layers_of, per_layer, time_step
+from hybridgcm.closures.base import AbstractClosure, check_layers, layers_of, per_layer, time_step, without_mean
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
 
@@ -70,7 +70,8 @@ class SPPT(AbstractClosure):
 
     r is an `AR1` pattern of standard deviation σ `pattern.amplitude`, scale ℓ (m) and decorrelation time τ (s), clipped
     to |r| ≤ `limit`; up to 1 the perturbed forcing keeps its sign. The area mean of the perturbation r × forcing is
-    removed, so that what `inner` conserves stays conserved. Weather forecasts use σ = .5 with ℓ = 500 km and τ = 6 h.
+    removed, so that what `inner` conserves stays conserved (not that of u and v on a sphere: it is no momentum there).
+    Weather forecasts use σ = .5 with ℓ = 500 km and τ = 6 h.
     Forcings come back on the grid. Adds two transforms of one layer; with a spectral `inner` also two of a field.
 
     Buizza et al. (1999), doi:10.1002/qj.49712556006; Palmer et al. (2009), ECMWF Technical Memorandum 598.
@@ -98,10 +99,6 @@ class SPPT(AbstractClosure):
         total = {}
         for name, f in forcing.items():
             f = grid.to_grid(f) if name.endswith("_hat") else f
-            f, name = f + _without_mean(grid, r * f), name.removesuffix("_hat")
+            f, name = f + without_mean(name, r * f, grid), name.removesuffix("_hat")
             total[name] = total[name] + f if name in total else f
         return total, {"inner": inner, "pattern": pattern}
-
-
-def _without_mean(grid: AbstractGrid, a: Array) -> Array:
-    return a - grid.mean(a)[..., None, None]
