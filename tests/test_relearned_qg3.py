@@ -15,7 +15,7 @@ pytest.importorskip("tyro")
 
 import hybridgcm as hg  # noqa: E402
 from experiments.relearned_qg3 import models, run, stages  # noqa: E402
-from experiments.relearned_qg3.config import PRESETS, SMOKE, Config  # noqa: E402
+from experiments.relearned_qg3.config import EMULATORS, LEARNED, PRESETS, SMOKE, Config  # noqa: E402
 
 
 def state(config):
@@ -32,6 +32,7 @@ def test_settings_that_do_not_fit_are_told():
         ({"lead": 5.0}, "multiple of six hours"),
         ({"runs": 30}, "begin at the starts"),
         ({"seeds": 0}, "at least 1"),
+        ({"networks": ("linear", "CNN")}, "got 'CNN'"),
     ):
         assert any(re.search(message, line) for line in Config(**change).problems()), change
 
@@ -48,48 +49,56 @@ def test_only_the_jacobian_is_kept():
     assert float(jnp.abs(flow.implicit(y)["q"]).max()) == 0
 
 
-def test_the_linear_map_can_be_the_missing_physics():
-    """Relaxation and hyperdiffusion by harmonic, friction by point, the forcing as a steady field: to rounding."""
+def test_the_linear_closure_can_be_the_missing_physics():
+    """Relaxation, hyperdiffusion and forcing by harmonic, friction by point: to rounding, at all three levels."""
     y = state(SMOKE)
     truth, bare = models.truth(SMOKE), models.jacobian(SMOKE)
     flow, grid = truth.equation, truth.equation.grid
     forced = truth.forcing(0.0, grid)["q_hat"]
     missing = flow.explicit(0.0, y)["q"] + flow.implicit(y)["q"] + forced - bare.equation.explicit(0.0, y)["q"]
 
+    fields = {name: np.asarray(a)[None] for name, a in flow.view(y).items()}
+    closure = models.closure(SMOKE, "linear", 0, fields, np.asarray(grid.to_grid(missing))[None])
+    force, rest = closure.parts
     T, S = grid.truncation, np.asarray(flow.stretching, float)
-    local, scale = models.network(SMOKE, "linear", 0).nets
-    A = np.zeros(scale.weights.shape)
-    rate = np.zeros(T + 1)
+    A, rate = np.zeros(rest.net.weights.shape), np.zeros(T + 1)
     rate[grid.degree[grid.degree <= T]] = np.asarray(flow.dissipation)[grid.degree <= T]
     for i in range(3):
         A[0, i, i] = -rate[1:]
-        for j in range(3):
-            A[0, i, 3 + j] = -float(flow.relaxation) * S[i, j]
-    k = grid.to_spectral(flow.drag)
-    k_x, k_y = grid.gradient(k)
-    W = np.zeros(local.weights.shape)  # −(k ζ + k_x v − k_y u), ζ = q − Sψ
-    W[2, 2] = -flow.drag
-    for j in range(3):
-        W[2, 3 + j] = np.asarray(flow.drag) * S[2, j]
-    W[2, 11], W[2, 8] = -k_x, k_y
-    net = eqx.tree_at(
-        lambda n: (n.nets[0].weights, n.nets[1].weights),
-        models.network(SMOKE, "linear", 0), (jnp.asarray(W, jnp.float32), jnp.asarray(A, jnp.float32)),
+        A[0, i, 3:6] = -float(flow.relaxation) * S[i][:, None]
+    A *= np.asarray(rest.input_scale)[:, None] / np.asarray(rest.output_scale)[:, None, None]
+    W = np.zeros(force.net.weights.shape)  # −k of u and v at the lowest level
+    W[2, 2] = W[5, 5] = -np.asarray(flow.drag) * 86400
+    closure = eqx.tree_at(
+        lambda c: (c.parts[0].net.weights, c.parts[1].net.weights),
+        closure, (jnp.asarray(W, jnp.float32), jnp.asarray(A, jnp.float32)),
     )  # fmt: skip
-    closure = hg.NetworkClosure(net, models.FEATURES, ("q",))
-    made = grid.to_spectral(closure(flow.view(y), grid, None, jr.key(0))[0]["q"]) + forced
-    made, missing = (grid.to_grid(a) for a in (made, missing))
-    # The model's own friction is −∇·(k∇ψ) with k not truncated: products of the three alias a little differently.
-    assert float(jnp.abs(made - missing)[:2].max()) < 1e-4 * float(jnp.abs(missing).max())
-    assert float(jnp.sqrt(jnp.mean((made - missing)[2] ** 2) / jnp.mean(missing[2] ** 2))) < 0.1
+    forcing, _ = closure(flow.view(y), grid, closure.init(flow.view(y), grid), jr.key(0))
+    made, missing = (grid.to_grid(a) for a in (flow.lift(forcing)["q"] + forced, missing))
+    assert float(jnp.abs(made - missing).max()) < 1e-5 * float(jnp.abs(missing).max())
 
 
-def test_what_is_for_training_leaves_the_planet_alone():
-    for name in models.LEARNED:
-        net = models.network(SMOKE, name, 0)
+def test_the_linear_closure_is_not_held():
+    q = jnp.asarray(models.atmosphere(SMOKE.truncation, SMOKE.inputs)[1].start)
+    assert [name for name in LEARNED if not models.held(name)] == ["linear"]
+    bare, flow = models.truth(SMOKE), models.jacobian(SMOKE, hg.closures.Relaxation({"q": 0.0}, 86400.0), hold=False)
+    held = models.jacobian(SMOKE, flow.closure)
+    assert flow.dt == held.dt == bare.dt
+    once, stages_ = (eqx.filter_jit(m.step)(m.encode({"q": q})).y["q"] for m in (held, flow))
+    assert float(jnp.abs(once - stages_).max()) > 0
+
+
+def test_what_is_for_training_leaves_planet_and_scales_alone():
+    q = np.asarray(models.atmosphere(SMOKE.truncation, SMOKE.inputs)[1].start)[None]
+    fields = models.fields_of(models.truth(SMOKE), q)
+    for name in LEARNED:
+        closure = models.closure(SMOKE, name, 0, fields, q)
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf))
-        planet = sum(part.fields.size for part in getattr(net, "nets", (net,)) if isinstance(part, hg.nn.Beside))
-        assert count(models.weights(net)) + planet == count(net)
+        parts = closure.parts if name == "linear" else (closure,)
+        nets = [net for part in parts for net in getattr(part.net, "nets", (part.net,))]
+        planet = sum(net.fields.size for net in nets if isinstance(net, hg.nn.Beside))
+        scales = sum(part.input_scale.size + part.output_scale.size for part in parts)
+        assert count(models.weights(closure)) + planet + scales == count(closure)
 
 
 def test_valid_time():
@@ -102,7 +111,7 @@ def test_valid_time():
 def test_the_smoke_run_reports(tmp_path):
     report = run.main(["--preset", "smoke", "--out", str(tmp_path / "run")])
     table = json.loads((report.parent / "report.json").read_text())["scores"]
-    assert list(table) == ["truth", "Jacobian alone", *models.LEARNED, *models.EMULATORS]
+    assert list(table) == ["truth", "Jacobian alone", *LEARNED, *EMULATORS]
     assert max(table["truth"][0]["q"]) < 1e-3 < min(table["Jacobian alone"][0]["q"])
     assert table["linear"][0]["q"][0] < table["Jacobian alone"][0]["q"][0]
     assert (report.parent / "errors.png").stat().st_size > 5_000

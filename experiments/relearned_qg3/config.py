@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 DAY = 86400
+LEARNED = ("linear", "pseudo-spectral network", "U-Net beside the Jacobian")
+EMULATORS = ("SFNO emulator", "U-Net emulator")
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Config:
     """Days before the records."""
     days: int = 160
     """Days of records for training, every time step."""
-    linear_steps: int = 6000
-    """Optimiser steps of the linear map on pairs of records."""
+    networks: tuple[str, ...] = ()
+    """Which of `LEARNED` and `EMULATORS`; empty: all."""
+    linear_steps: int = 3000
+    """Optimiser steps of the linear closure on pairs of records."""
     one_step: int = 2000
     """Optimiser steps of networks on pairs of records."""
     unrolled: int = 100
@@ -34,7 +38,7 @@ class Config:
     lead: float = 6.0
     """Hours that an emulator steps."""
     emulator_steps: int = 1500
-    """Optimiser steps of emulators on pairs of records `lead` apart; 0: no emulators."""
+    """Optimiser steps of emulators on pairs of records `lead` apart."""
     starts: int = 20
     """Forecasts, from starts three days apart after the training's records."""
     forecast: int = 20
@@ -67,18 +71,22 @@ class Config:
             "runs",
             "years",
             "seeds",
+            "emulator_steps",
         )
         for name in names:
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
+        for name in self.networks:
+            if name not in LEARNED + EMULATORS:
+                yield f"networks: there are {', '.join(LEARNED + EMULATORS)}; got {name!r}"
         if self.runs > self.starts:
             yield f"runs={self.runs} begin at the starts of forecasts, of which there are {self.starts}"
 
 
 LAPTOP = Config()
-T42 = replace(LAPTOP, truncation=42, emulator_steps=0, seeds=1, runs=1, years=1, free_dt=1800.0)
+T42 = replace(LAPTOP, truncation=42, networks=LEARNED, seeds=1, runs=1, years=1, free_dt=1800.0)
 FULL = replace(
-    LAPTOP, linear_steps=20_000, one_step=6000, unrolled=600, emulator_steps=6000, starts=50, runs=50, years=100,
+    LAPTOP, linear_steps=6000, one_step=6000, unrolled=600, emulator_steps=6000, starts=50, runs=50, years=100,
     seeds=5,
 )  # fmt: skip
 SMOKE = replace(

@@ -11,13 +11,12 @@ import optax
 from jaxtyping import Array, Float
 
 import hybridgcm as hg
-from hybridgcm import nn, qg3
+from experiments.relearned_qg3.config import DAY
+from hybridgcm import closures, nn, qg3
 from hybridgcm.closures.network import deviations
 
 FEATURES = ("q", "psi", "u", "v")
 """What networks beside the Jacobian read."""
-LEARNED = ("linear", "pseudo-spectral network", "U-Net beside the Jacobian")
-EMULATORS = ("SFNO emulator", "U-Net emulator")
 
 
 class EverywhereLinear(nn.AbstractOperator):
@@ -48,30 +47,38 @@ def truth(config, dt=None) -> hg.Model:
     return hg.Model(flow, hg.RK4(), None, dt=dt or config.dt, forcing=air.forcing)
 
 
-def jacobian(config, closure=None, dt=None) -> hg.Model:
-    """dq/dt = −J(ψ, q + f + f h/H₃ δ₃) + closure, evaluated once a step: no forcing, no damping of any kind."""
+def jacobian(config, closure=None, dt=None, hold=True) -> hg.Model:
+    """dq/dt = −J(ψ, q + f + f h/H₃ δ₃) + closure, evaluated once a step if held: no forcing, no damping of any kind."""
     grid, air = atmosphere(config.truncation, config.inputs)
     flow = hg.QuasiGeostrophic.qg3(grid, orography=air.orography, drag=0.0, relaxation=None, tau=np.inf)
-    return hg.Model(flow, hg.RK4(), closure, dt=dt or config.dt)
+    return hg.Model(flow, hg.RK4(), closure, dt=dt or config.dt, hold=hold)
+
+
+def held(name: str) -> bool:
+    """Networks are dear and held over a step; the linear closure is not.
+
+    Held, it lags by half a step: four times the mean squared error of a step at T21.
+    """
+    return name != "linear"
 
 
 def network(config, name: str, seed: int):
-    """An untrained network of `LEARNED` from `FEATURES` to the three levels."""
+    """An untrained network of `LEARNED` from `FEATURES` to potential vorticity at the three levels."""
     grid, air = atmosphere(config.truncation, config.inputs)
     scale = nn.ScaleNetwork(12, 3, grid.truncation)
     if name == "linear":
-        return nn.OperatorSum((EverywhereLinear(jnp.zeros((3, 12, *grid.shape))), scale))
+        return scale
     planet = np.stack([np.sin(np.radians(grid.latitude))[:, None] + 0 * air.land, air.land, air.orography / 1e3])
     unet = nn.SphericalUNet(12 + len(planet), 3, widths=config.widths, key=jr.key(seed))
     beside = nn.Beside(unet, jnp.asarray(planet, grid.dtype))
     return beside if name.startswith("U-Net") else nn.OperatorSum((beside, scale))
 
 
-def weights(net):
-    """The parts of a network that are for training."""
-    if isinstance(net, nn.OperatorSum):
-        return tuple(weights(part) for part in net.nets)
-    return weights(net.net) if isinstance(net, nn.Beside) else net
+def weights(part) -> tuple:
+    """The parts of a closure, or of a network, that are for training."""
+    if isinstance(part, closures.Sum | nn.OperatorSum):
+        return tuple(w for one in (part.parts if isinstance(part, closures.Sum) else part.nets) for w in weights(one))
+    return weights(part.net) if isinstance(part, hg.NetworkClosure | nn.Beside) else (part,)
 
 
 def rates(linear, network) -> optax.GradientTransformation:
@@ -85,10 +92,20 @@ def rates(linear, network) -> optax.GradientTransformation:
     return optax.multi_transform({"linear": optax.adam(linear), "network": optax.adam(network)}, labels)
 
 
-def closure(config, name: str, seed: int, fields: dict, missing) -> hg.NetworkClosure:
-    """A network with the scales of its inputs, and of the tendency that the Jacobian lacks, `[time, level, y, x]`."""
-    scales = deviations({key: fields[key] for key in FEATURES}), deviations({"q": missing})
-    return hg.NetworkClosure(network(config, name, seed), FEATURES, ("q",), *scales)
+def closure(config, name: str, seed: int, fields: dict, missing) -> closures.AbstractClosure:
+    """What is learned, with scales of its inputs and of the tendency that the Jacobian lacks, `[time, level, y, x]`.
+
+    The linear one is two: for every degree a map to the tendency of q (relaxation, hyperdiffusion, forcing), for
+    every point one of the winds to their own tendency, in units of a friction of a day. Friction −∇·(k∇ψ) of any k
+    is the curl of −k u; as a map of q, ψ and winds by point it takes derivatives of k and differences of large terms.
+    """
+    size = lambda *names: deviations({key: fields[key] for key in names})
+    rest = hg.NetworkClosure(network(config, name, seed), FEATURES, ("q",), size(*FEATURES), deviations({"q": missing}))
+    if name != "linear":
+        return rest
+    points, winds = fields["u"].shape[-2:], ("u", "v")
+    force = EverywhereLinear(jnp.zeros((6, 6, *points)))
+    return closures.Sum(hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY), rest)
 
 
 def emulator(config, name: str, seed: int, q) -> hg.Emulator:

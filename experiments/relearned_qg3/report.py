@@ -65,7 +65,8 @@ def _text(config, found: dict, climate: dict) -> str:
     lines = [
         f"# A three-level atmosphere, re-learned at T{config.truncation}", "",
         f"Truth: Marshall and Molteni's model, forced from {source}; {config.days} days of it for training. The rows: "
-        "its Jacobian alone; the Jacobian and a learned rest, by one linear map per harmonic and per point, by a "
+        "its Jacobian alone; the Jacobian and a learned rest, by linear maps (of the winds for every point, of the "
+        "fields for every harmonic), by a "
         "U-Net and one per harmonic (after Gelbrecht and others' pseudo-spectral network), by a U-Net; and emulators "
         f"of everything, over {config.lead:g} hours. e(t): error of q, root mean square over the area, relative to "
         f"that of q; mean over {config.starts} starts and {config.seeds} networks (lowest to highest). Valid: days "

@@ -2,7 +2,7 @@
 
     python experiments/relearned_qg3/run.py [--preset NAME] [--inputs qg3_t21.nc] [--out FOLDER] [--FIELD VALUE ...]
 
-Presets: `laptop` (default: T21, two networks of every kind, four free runs of two years each; an hour on two cores),
+Presets: `laptop` (default: T21, two networks of every kind, four free runs of two years each; two hours on slow cores),
 `t42` (forecast errors at the truncation of the published ones), `full` (50 free runs of 100 years: for many hours),
 `smoke` (a minute or two). A perfect-model study after Gelbrecht and others' NeuralQG3: beside the kept Jacobian stand a
 linear map, a pseudo-spectral network and a U-Net; against them emulators, SFNO and U-Net. Scores: e(t), valid time,

@@ -13,13 +13,14 @@ import optax
 
 import hybridgcm as hg
 from experiments.relearned_qg3 import models
-from experiments.relearned_qg3.config import DAY
+from experiments.relearned_qg3.config import DAY, EMULATORS, LEARNED
 from hybridgcm import checkpoint
+from hybridgcm.closures.network import deviations
 from hybridgcm.files import atomic
 from hybridgcm.rollout import thinned
 
 ROLL = eqx.filter_jit(hg.rollout)
-FREE = ("runs", "years", "free_dt", "seeds")
+FREE = ("networks", "runs", "years", "free_dt", "seeds")
 """Settings that records and training do not depend on."""
 
 
@@ -34,7 +35,7 @@ def everything(run) -> dict:
         inputs = {"config": plain, "data": data, "model": name} | {f"source{i}": s for i, s in enumerate(sources)}
         short = run.stage(f"forecasts-{label}", inputs, lambda f: _forecasts(config, build(), data, f))
         free = inputs | {"years": config.years, "free_dt": config.free_dt}
-        dt = None if name in models.EMULATORS else config.free_dt
+        dt = None if name in EMULATORS else config.free_dt
         days = [
             run.stage(f"free-{label}-{i}", free | {"run": i}, functools.partial(_free, config, build, dt, data, i))
             for i in range(config.runs)
@@ -46,13 +47,11 @@ def everything(run) -> dict:
 
     score("truth", "truth", lambda dt=None: models.truth(config, dt))
     score("jacobian", "Jacobian alone", lambda dt=None: models.jacobian(config, dt=dt))
-    kinds = {name: (_train, _closure) for name in models.LEARNED}
-    if config.emulator_steps:
-        kinds |= {name: (_train_emulator, _emulator) for name in models.EMULATORS}
+    kinds = dict.fromkeys(LEARNED, (_train, _closure)) | dict.fromkeys(EMULATORS, (_train_emulator, _emulator))
     for seed in range(config.seeds):
         for name, (train, load) in kinds.items():
-            if name == "linear" and seed:
-                continue  # starts at zero: the same but for the order of batches
+            if (config.networks and name not in config.networks) or (name == "linear" and seed):
+                continue  # the linear closure starts at zero: the same but for the order of batches
             label = f"{name.lower().replace(' ', '-')}-{seed}"
             inputs = {"config": plain, "data": data, "model": name, "seed": seed}
             trained = run.stage(f"train-{label}", inputs, functools.partial(train, config, name, seed, data))
@@ -90,7 +89,7 @@ def _train(config, name, seed, data, folder):
     q = np.load(data / "training.npy", mmap_mode="r")
     bare = models.jacobian(config)
     closure, scale = _untrained(config, name, seed, q, bare)
-    flow = models.jacobian(config, closure)
+    flow = models.jacobian(config, closure, hold=models.held(name))
     size = jnp.asarray(scale * config.dt, jnp.float32)[:, None, None]
 
     def loss(prediction, target):
@@ -106,7 +105,7 @@ def _train(config, name, seed, data, folder):
         flow, log = hg.fit(
             flow, hg.windows({"q": q}, length=length, batch=config.batch, steps=steps, key=key), hg.online(loss),
             models.rates(*(optax.cosine_decay_schedule(r, steps) for r in (10 * rate, rate))),
-            where=lambda m: models.weights(m.closure.net),
+            where=lambda m: models.weights(m.closure),
             key=key, checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{length}"), every=250,
             progress=f"{name} {seed}, {label}",
         )  # fmt: skip
@@ -119,14 +118,13 @@ def _untrained(config, name, seed, q, bare):
     pick = np.linspace(0, len(q) - 2, min(200, len(q) - 1)).astype(int)
     steps = eqx.filter_jit(lambda flow, q: jax.lax.map(lambda x: flow.view(flow.step(flow.encode({"q": x})))["q"], q))
     missing = (q[pick + 1] - np.asarray(steps(bare, jnp.asarray(q[pick])), float)) / config.dt
-    closure = models.closure(config, name, seed, models.fields_of(bare, q[pick]), missing)
-    return closure, np.asarray(closure.output_scale)
+    return models.closure(config, name, seed, models.fields_of(bare, q[pick]), missing), deviations({"q": missing})
 
 
 def _closure(config, name, seed, data, trained, dt=None):
     q = np.load(data / "training.npy", mmap_mode="r")
     like, _ = _untrained(config, name, seed, q, models.jacobian(config))
-    return models.jacobian(config, checkpoint.load(trained / "closure.ckpt", like), dt)
+    return models.jacobian(config, checkpoint.load(trained / "closure.ckpt", like), dt, models.held(name))
 
 
 def _train_emulator(config, name, seed, data, folder):
