@@ -37,10 +37,12 @@ def test_the_smoke_run_reports(tmp_path):
     table = json.loads((report.parent / "report.json").read_text())
     assert list(table) == [
         "truth", "no correction", "tuned hyperdiffusion", "mean increment", "mean increment, gradient-free",
-        "network, offline", "network, offline, then gradient-free", "network, online",
+        "linear closure", "network, offline", "network, offline, then gradient-free",
+        "network, online",
     ]  # fmt: skip
     assert table["truth"]["first guess"]["mean"] < 1e-3 * table["no correction"]["first guess"]["mean"]
     assert table["mean increment"]["first guess"]["mean"] < table["no correction"]["first guess"]["mean"]
+    assert table["linear closure"]["first guess"]["mean"] < table["mean increment"]["first guess"]["mean"]
     text = report.read_text()
     for picture in re.findall(r"\((\w+\.png)\)", text):
         assert (report.parent / picture).stat().st_size > 5_000

@@ -104,7 +104,8 @@ def test_the_closure_experiment_stops_with_75_and_goes_on_to_the_same_report(tmp
     )
     code, _, error = ended(run(tmp_path / "whole"), 600)
     assert code == 0, error[-2000:]
-    for number in range(8):
+    stops = 0
+    for number in range(6):
         process = run(tmp_path / "stopped")
         time.sleep(12 + 5 * number)
         process.send_signal(signal.SIGTERM)
@@ -114,7 +115,9 @@ def test_the_closure_experiment_stops_with_75_and_goes_on_to_the_same_report(tmp
         if code == 0:
             break
         assert code == 75, (code, error[-2000:])
-    assert code == 0 and number > 0
+        stops += 1
+    code, _, error = ended(run(tmp_path / "stopped"), 600)  # a slow machine is not done yet
+    assert code == 0 and stops > 0, (stops, error[-2000:])
     scores = [json.loads((tmp_path / part / "metrics.json").read_text())["models"] for part in ("whole", "stopped")]
     errors = [{label: row.get("errors") for label, row in table.items()} for table in scores]
     assert errors[0] == errors[1]

@@ -33,6 +33,7 @@ NETWORKS = {
     "U-Net": lambda i, o: nn.SphericalUNet(i, o, widths=(3, 4), key=KEY),
     "column": lambda i, o: nn.WithLatitude(nn.ColumnNetwork(i + 1, o, width=6, blocks=1, key=KEY)),
     "scale": lambda i, o: nn.ScaleNetwork(i, o, 8),
+    "place": lambda i, o: nn.PlaceNetwork(i, o, sphere(10).shape),
 }
 call = eqx.filter_jit(lambda net, x, grid: nn.apply(net, x, grid))
 
@@ -44,7 +45,9 @@ def awake(net):
 
 
 def turning(net):
-    """The scale network without the part of its steady field that depends on longitude."""
+    """The scale network without the part of its steady field that depends on longitude, places alike along circles."""
+    if isinstance(net, nn.PlaceNetwork):
+        return eqx.tree_at(lambda n: n.weights, net, jnp.broadcast_to(net.weights[..., :1], net.weights.shape))
     if not isinstance(net, nn.ScaleNetwork):
         return net
     degree = np.arange(1, net.weights.shape[-1] + 1)
@@ -289,6 +292,7 @@ def test_operators_add_up():
         (lambda: nn.LocalConvolution(1, 1, 1e6, key=KEY, waves=-1), "zero or more waves"),
         (lambda: nn.ColumnNetwork(1, 1, width=0, key=KEY), "positive sizes"),
         (lambda: nn.ScaleNetwork(1, 1, 0), "positive sizes"),
+        (lambda: nn.PlaceNetwork(1, 1, (4, 0)), "positive sizes"),
         (lambda: nn.SphericalUNet(1, 1, kernel=2, key=KEY), "odd kernel and positive"),
     ],
 )
@@ -305,6 +309,7 @@ def test_impossible_sizes_are_refused(make, words):
         (nn.LocalConvolution(1, 1, 3e7, key=KEY), 1, "a cutoff on the sphere"),
         (nn.ColumnNetwork(2, 1, key=KEY), 1, r"maps \[2, y, x\]"),
         (nn.ScaleNetwork(2, 1, 4), 1, r"maps \[2, y, x\]"),
+        (nn.PlaceNetwork(1, 1, (4, 8)), 1, r"maps \(1, 4, 8\) \[channel, y, x\]; got \(1, 16, 32\)"),
         (nn.ScaleNetwork(1, 1, 40), 1, "weights reach degree 40, the grid resolves 10"),
         (nn.SphericalUNet(1, 1, widths=(2,) * 6, key=KEY), 1, "a SphericalUNet of 6 levels needs sides"),
     ],

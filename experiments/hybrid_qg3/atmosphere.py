@@ -14,8 +14,8 @@ from hybridgcm import qg3
 ROLL = eqx.filter_jit(hg.rollout)
 
 
-def model(config, name: str, closure=None, tau: float = 2.0):
-    """The truth, or the model with a closure and hyperdiffusion of `tau` days."""
+def model(config, name: str, closure=None, tau: float = 2.0, hold: bool = True):
+    """The truth, or the model with a closure, evaluated once a step if held, and hyperdiffusion of `tau` days."""
     if name == "truth":
         grid, air = _inputs(config.truth_truncation, config.inputs)
         flow = hg.QuasiGeostrophic.qg3(grid, orography=air.orography, land=air.land)
@@ -25,7 +25,7 @@ def model(config, name: str, closure=None, tau: float = 2.0):
     if config.friction is not None:
         wrong["drag"] = np.full(grid.shape, 1 / (config.friction * DAY))
     flow = hg.QuasiGeostrophic.qg3(grid, orography=config.orography * air.orography, land=air.land, **wrong)
-    return hg.Model(flow, hg.RK4(), closure, dt=config.dt, forcing=air.forcing)
+    return hg.Model(flow, hg.RK4(), closure, dt=config.dt, forcing=air.forcing, hold=hold)
 
 
 def atmosphere(config):

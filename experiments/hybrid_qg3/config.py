@@ -37,6 +37,8 @@ class Config:
     """Days of a run that tunes, after half a spin-up, compared with the climate of the analyses for training."""
     width: int = 24
     """Channels of the network's two hidden layers."""
+    linear_steps: int = 1500
+    """Optimiser steps of the linear closure through the solver, from one analysis to the next."""
     offline_steps: int = 1500
     """Optimiser steps on increments."""
     online_steps: int = 150
@@ -63,7 +65,17 @@ class Config:
             yield f"horizon={self.horizon} must be even: gradients are recomputed in blocks of two analyses"
         if self.climate % 10 or self.tuning % 10:
             yield f"climate={self.climate} and tuning={self.tuning} days are multiples of 10"
-        for name in ("truncation", "climate", "tuning", "width", "offline_steps", "online_steps", "horizon", "seeds"):
+        for name in (
+            "truncation",
+            "climate",
+            "tuning",
+            "width",
+            "linear_steps",
+            "offline_steps",
+            "online_steps",
+            "horizon",
+            "seeds",
+        ):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"
         for name in ("friction", "relaxation", *(["hyperdiffusion"] if self.hyperdiffusion else [])):
@@ -78,7 +90,8 @@ COARSE = replace(
 )  # fmt: skip
 SMOKE = replace(
     IMPERFECT, truncation=10, truth_truncation=10, spin_up=20, analyses=40, climate=40, tuning=20, width=4,
-    hyperdiffusion=(1.0, 4.0), offline_steps=20, online_steps=3, horizon=2, members=3, iterations=1, seeds=2,
+    hyperdiffusion=(1.0, 4.0), linear_steps=20, offline_steps=20, online_steps=3, horizon=2, members=3, iterations=1,
+    seeds=2,
 )  # fmt: skip
 COARSE_SMOKE = replace(
     SMOKE, truth_truncation=15, truth_dt=3600.0, orography=1.0, friction=None, relaxation=25.0, seeds=1

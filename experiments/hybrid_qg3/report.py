@@ -19,8 +19,8 @@ SCORES = {
 KINDS = {
     "Truth": ("truth", ""), "No correction": ("none", ""), "Tuned hyperdiffusion": ("tuned", "hyperdiffusion"),
     "Mean increment": ("classical", "mean"), "Mean increment, gradient-free": ("tuned", "mean"),
-    "Network, offline": ("offline", "network"), "Network, offline, then gradient-free": ("tuned", "free"),
-    "Network, online": ("online", "network"),
+    "Linear closure": ("tuned", "linear"), "Network, offline": ("offline", "network"),
+    "Network, offline, then gradient-free": ("tuned", "free"), "Network, online": ("online", "network"),
 }  # fmt: skip
 """Of the lines in figures: `plot.line_styles`."""
 

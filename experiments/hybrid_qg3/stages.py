@@ -16,6 +16,7 @@ from experiments.hybrid_qg3.atmosphere import atmosphere, forecast, model, rms, 
 from experiments.hybrid_qg3.config import DAY
 from hybridgcm import batches, checkpoint, closures, nn
 from hybridgcm.blueprint import blueprint
+from hybridgcm.closures.network import deviations
 from hybridgcm.files import atomic
 
 ONLINE = ("horizon", "online_steps")
@@ -46,6 +47,8 @@ def everything(run) -> dict:
     score("mean", "mean increment", lambda: model(config, "model", mean_increment(data)))
     tuned = run.stage("tuned-mean", plain | {"data": data}, functools.partial(_tuned, config, 0, data, None))
     score("tuned-mean", "mean increment, gradient-free", corrected(tuned), tuned)
+    straight = run.stage("linear", plain | {"data": data}, functools.partial(_linear, config, data))
+    score("linear", "linear closure", lambda: model(config, "model", _load(straight), hold=False), straight)
     for seed in range(config.seeds):
         inputs = plain | {"data": data, "seed": seed}
         offline = run.stage(f"offline-{seed}", inputs, functools.partial(_offline, config, seed, data))
@@ -79,6 +82,35 @@ def training(data) -> tuple[np.ndarray, dict]:
 def mean_increment(data) -> closures.BiasCorrection:
     """The increment that all have in common."""
     return closures.BiasCorrection.from_increments({"q": training(data)[1]["S"]})
+
+
+def _linear(config, data, folder):
+    """The mean increment, a force on the winds for every point and, for every degree, a map of the fields to dq/dt.
+
+    Friction, a Coriolis force of wrong mountains, relaxation, forcing and hyperdiffusion can be made of them. In every
+    stage of the solver; trained through it from one analysis to the next.
+    """
+    q, pairs = training(data)
+    flow, names, winds = model(config, "model"), ("q", "psi", "u", "v"), ("u", "v")
+    fields = jax.jit(lambda q: jax.lax.map(lambda x: flow.view(flow.encode({"q": x})), q))(jnp.asarray(q[::8]))
+    size = lambda *names: deviations({name: np.asarray(fields[name]) for name in names})
+    scale, steps = deviations({"q": pairs["S"]}), config.linear_steps
+    force = nn.PlaceNetwork(6, 6, q.shape[-2:])
+    closure = hg.Sum(
+        mean_increment(data),
+        hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY),
+        hg.NetworkClosure(nn.ScaleNetwork(12, 3, config.truncation), names, ("q",), size(*names), scale),
+    )
+    unit = jnp.asarray(scale * DAY / 4, q.dtype)[:, None, None]
+    trained, log = hg.fit(
+        model(config, "model", closure, hold=False),
+        hg.windows({"q": q}, length=2, batch=8, steps=steps, key=jr.key(4)),
+        hg.online(lambda p, t: jnp.mean(((p["q"] - t["q"]) / unit) ** 2), every=six_hours(config)),
+        optax.adam(optax.cosine_decay_schedule(3e-2, steps)),
+        where=lambda m: tuple(part.net for part in m.closure.parts[1:]), key=jr.key(0),
+        checkpoints=checkpoint.Checkpoints(folder / "checkpoints"), every=250, progress="linear",
+    )  # fmt: skip
+    _save(folder, trained.closure, log)
 
 
 def _closure(config, seed, data):

@@ -28,7 +28,7 @@ class Config:
     one_step: int = 2000
     """Optimiser steps of networks on pairs of records."""
     unrolled: int = 100
-    """Optimiser steps through `horizon` time steps of the solver, after those."""
+    """Optimiser steps of networks through `horizon` time steps of the solver, after those."""
     horizon: int = 6
     """Time steps of an unrolled window."""
     batch: int = 8

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
 import hybridgcm as hg
 from experiments.relearned_qg3.config import DAY
@@ -17,20 +16,6 @@ from hybridgcm.closures.network import deviations
 
 FEATURES = ("q", "psi", "u", "v")
 """What networks beside the Jacobian read."""
-
-
-class EverywhereLinear(nn.AbstractOperator):
-    """y_o(x) = Σ_c W[o, c](x) x_c(x): a linear map of its own for every point, such as friction over land and sea.
-
-    Starts at zero. Raises `ValueError` for fields that do not match the weights.
-    """
-
-    weights: Float[Array, "out channel y x"]
-
-    def __call__(self, x, grid):
-        if x.shape != self.weights.shape[1:]:
-            raise ValueError(f"these weights are for {self.weights.shape[1:]}; got {x.shape}")
-        return jnp.sum(self.weights * x, 1)
 
 
 @functools.cache
@@ -86,7 +71,7 @@ def rates(linear, network) -> optax.GradientTransformation:
 
     At T21 the linear map's one-step error after 1,500 steps was .042 with 3e-3, .0010 with 3e-2.
     """
-    kinds = EverywhereLinear, nn.ScaleNetwork
+    kinds = nn.PlaceNetwork, nn.ScaleNetwork
     one = lambda part: jax.tree.map(lambda _: "linear" if isinstance(part, kinds) else "network", part)
     labels = lambda tree: jax.tree.map(one, tree, is_leaf=lambda part: isinstance(part, kinds))
     return optax.multi_transform({"linear": optax.adam(linear), "network": optax.adam(network)}, labels)
@@ -103,8 +88,7 @@ def closure(config, name: str, seed: int, fields: dict, missing) -> closures.Abs
     rest = hg.NetworkClosure(network(config, name, seed), FEATURES, ("q",), size(*FEATURES), deviations({"q": missing}))
     if name != "linear":
         return rest
-    points, winds = fields["u"].shape[-2:], ("u", "v")
-    force = EverywhereLinear(jnp.zeros((6, 6, *points)))
+    winds, force = ("u", "v"), nn.PlaceNetwork(6, 6, fields["u"].shape[-2:])
     return closures.Sum(hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY), rest)
 
 

@@ -95,9 +95,11 @@ def _train(config, name, seed, data, folder):
     def loss(prediction, target):
         return jnp.mean(((prediction["q"] - target["q"]) / size) ** 2)
 
+    # Adam's first steps are as long as its rate: after its own, the linear closure would lose more than it gains.
+    linear = name == "linear"
     for label, length, steps, rate in (
-        ("one step", 2, config.linear_steps if name == "linear" else config.one_step, 3e-3),
-        ("unrolled", config.horizon + 1, config.unrolled, 3e-4),
+        ("one step", 2, config.linear_steps if linear else config.one_step, 3e-3),
+        ("unrolled", config.horizon + 1, 0 if linear else config.unrolled, 3e-4),
     ):
         key = jr.fold_in(jr.fold_in(jr.key(1), seed), length)
         if not steps:
@@ -124,6 +126,7 @@ def _untrained(config, name, seed, q, bare):
 def _closure(config, name, seed, data, trained, dt=None):
     q = np.load(data / "training.npy", mmap_mode="r")
     like, _ = _untrained(config, name, seed, q, models.jacobian(config))
+    like = models.jacobian(config, like).closure  # in the precision of the grid, as it was saved
     return models.jacobian(config, checkpoint.load(trained / "closure.ckpt", like), dt, models.held(name))
 
 

@@ -133,6 +133,27 @@ class Pointwise(eqx.Module):
         return y if self.bias is None else y + per_channel(self.bias, x)
 
 
+class PlaceNetwork(AbstractOperator):
+    """y_o(x) = Σ_c W[o, c](x) x_c(x): a matrix for every place, `[out, channel, y, x]`. Starts at zero.
+
+    Friction that differs between land and sea, or a Coriolis force, is one of the winds: a `NetworkClosure` of it from
+    `("u", "v")` to the same. Linear and local; weights belong to their grid. With `ScaleNetwork`, a matrix for every
+    scale, it spans the linear physics of layers on a sphere. Raises `ValueError` for sizes below one and other fields.
+    """
+
+    weights: Float[Array, "out channel y x"]
+
+    def __init__(self, inputs: int, outputs: int, shape: tuple[int, int]):
+        if min(inputs, outputs, *shape) < 1:
+            raise ValueError(f"PlaceNetwork needs positive sizes; got {inputs=}, {outputs=}, {shape=}")
+        self.weights = jnp.zeros((outputs, inputs, *shape))
+
+    def __call__(self, x, grid):
+        if x.shape != self.weights.shape[1:]:
+            raise ValueError(f"this PlaceNetwork maps {self.weights.shape[1:]} [channel, y, x]; got {x.shape}")
+        return jnp.sum(self.weights * x, 1)
+
+
 def two_layers(pair: tuple[Pointwise, Pointwise], activation: Callable, x: Array) -> Array:
     """V σ(W x): a network of two layers at every point."""
     first, second = pair
