@@ -4,8 +4,8 @@
 
 Presets: `laptop` (default: T21, two networks of every kind, four free runs of two years each; two hours on slow cores),
 `t42` (forecast errors at the truncation of the published ones), `full` (50 free runs of 100 years: for many hours),
-`smoke` (a minute or two). A perfect-model study after Gelbrecht and others' NeuralQG3: beside the kept Jacobian stand a
-linear map, a pseudo-spectral network and a U-Net; against them emulators, SFNO and U-Net. Scores: e(t), valid time,
+`smoke` (some minutes). A perfect-model study after Gelbrecht and others' NeuralQG3: beside the kept Jacobian stand a
+linear closure, a pseudo-spectral network and a U-Net; against them emulators, SFNO and U-Net. Scores: e(t), valid time,
 survivors, climate. The same command goes on after a kill. Results: report.md, report.json, errors.png.
 """
 
