@@ -95,6 +95,6 @@ def _text(config, found: dict, climate: dict) -> str:
 
 
 def _cell(values) -> str:
-    number = lambda a: f"{a:.2g}" if a < 1 else f"{a:.3g}"
+    number = lambda a: f"{a:.{2 if a < 1 else 3}g}" if np.isfinite(a) else "–"  # of runs of which none lived
     text = number(np.mean(values))
     return text + (f" ({number(np.min(values))} to {number(np.max(values))})" if len(values) > 1 else "")

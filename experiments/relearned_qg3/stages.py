@@ -95,7 +95,7 @@ def _train(config, name, seed, data, folder):
     def loss(prediction, target):
         return jnp.mean(((prediction["q"] - target["q"]) / size) ** 2)
 
-    # Adam's first steps are as long as its rate: after its own, the linear closure would lose more than it gains.
+    # Adam's first steps are as long as its rate: one of them took the linear closure's loss from .0002 to 1.2 at T42.
     linear = name == "linear"
     for label, length, steps, rate in (
         ("one step", 2, config.linear_steps if linear else config.one_step, 3e-3),
