@@ -14,9 +14,9 @@ import hybridgcm as hg
 from experiments.hybrid_qg3 import climates
 from experiments.hybrid_qg3.atmosphere import atmosphere, forecast, model, rms, six_hours, truth_run
 from experiments.hybrid_qg3.config import DAY
+from experiments.relearned_qg3.models import fields_of, linear_closure
 from hybridgcm import batches, checkpoint, closures, nn
 from hybridgcm.blueprint import blueprint
-from hybridgcm.closures.network import deviations
 from hybridgcm.files import atomic
 
 ONLINE = ("horizon", "online_steps")
@@ -85,22 +85,11 @@ def mean_increment(data) -> closures.BiasCorrection:
 
 
 def _linear(config, data, folder):
-    """The mean increment, a force on the winds for every point and, for every degree, a map of the fields to dq/dt.
-
-    Friction, a Coriolis force of wrong mountains, relaxation, forcing and hyperdiffusion can be made of them. In every
-    stage of the solver; trained through it from one analysis to the next.
-    """
+    """The mean increment and `linear_closure`, in every stage of the solver; trained through it, six hours at a time."""
     q, pairs = training(data)
-    flow, names, winds = model(config, "model"), ("q", "psi", "u", "v"), ("u", "v")
-    fields = jax.jit(lambda q: jax.lax.map(lambda x: flow.view(flow.encode({"q": x})), q))(jnp.asarray(q[::8]))
-    size = lambda *names: deviations({name: np.asarray(fields[name]) for name in names})
-    scale, steps = deviations({"q": pairs["S"]}), config.linear_steps
-    force = nn.PlaceNetwork(6, 6, q.shape[-2:])
-    closure = hg.Sum(
-        mean_increment(data),
-        hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY),
-        hg.NetworkClosure(nn.ScaleNetwork(12, 3, config.truncation), names, ("q",), size(*names), scale),
-    )
+    fields, steps = fields_of(model(config, "model"), q[::8]), config.linear_steps
+    closure = hg.Sum(mean_increment(data), *linear_closure(config.truncation, fields, pairs["S"]).parts)
+    scale = closure.parts[-1].output_scale
     unit = jnp.asarray(scale * DAY / 4, q.dtype)[:, None, None]
     trained, log = hg.fit(
         model(config, "model", closure, hold=False),

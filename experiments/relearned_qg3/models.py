@@ -48,15 +48,12 @@ def held(name: str) -> bool:
 
 
 def network(config, name: str, seed: int):
-    """An untrained network of `LEARNED` from `FEATURES` to potential vorticity at the three levels."""
+    """An untrained network, of `LEARNED` all but the linear closure, from `FEATURES` to dq/dt at the three levels."""
     grid, air = atmosphere(config.truncation, config.inputs)
-    scale = nn.ScaleNetwork(12, 3, grid.truncation)
-    if name == "linear":
-        return scale
     planet = np.stack([np.sin(np.radians(grid.latitude))[:, None] + 0 * air.land, air.land, air.orography / 1e3])
     unet = nn.SphericalUNet(12 + len(planet), 3, widths=config.widths, key=jr.key(seed))
     beside = nn.Beside(unet, jnp.asarray(planet, grid.dtype))
-    return beside if name.startswith("U-Net") else nn.OperatorSum((beside, scale))
+    return beside if name.startswith("U-Net") else nn.OperatorSum((beside, nn.ScaleNetwork(12, 3, grid.truncation)))
 
 
 def weights(part) -> tuple:
@@ -69,7 +66,7 @@ def weights(part) -> tuple:
 def rates(linear, network) -> optax.GradientTransformation:
     """Adam with learning rates of their own for linear maps, whose problem is convex but ill-conditioned, and the rest.
 
-    At T21 the linear map's one-step error after 1,500 steps was .042 with 3e-3, .0010 with 3e-2.
+    At T21 the one-step error of a linear map of all fields by point was .042 with 3e-3, .0010 with 3e-2 (1,500 steps).
     """
     kinds = nn.PlaceNetwork, nn.ScaleNetwork
     one = lambda part: jax.tree.map(lambda _: "linear" if isinstance(part, kinds) else "network", part)
@@ -78,18 +75,29 @@ def rates(linear, network) -> optax.GradientTransformation:
 
 
 def closure(config, name: str, seed: int, fields: dict, missing) -> closures.AbstractClosure:
-    """What is learned, with scales of its inputs and of the tendency that the Jacobian lacks, `[time, level, y, x]`.
+    """What is learned, with scales of its inputs and of the tendency that the Jacobian lacks: see `linear_closure`."""
+    if name == "linear":
+        return linear_closure(config.truncation, fields, missing)
+    inputs = {key: fields[key] for key in FEATURES}
+    return hg.NetworkClosure.from_data(network(config, name, seed), inputs, {"q": missing})
 
-    The linear one is two: for every degree a map to the tendency of q (relaxation, hyperdiffusion, forcing), for
-    every point one of the winds to their own tendency, in units of a friction of a day. Friction −∇·(k∇ψ) of any k
-    is the curl of −k u; as a map of q, ψ and winds by point it takes derivatives of k and differences of large terms.
+
+def linear_closure(truncation: int, fields: dict, missing) -> closures.Sum:
+    """A force on the winds with a matrix for every point and, for every degree, a map of `FEATURES` to dq/dt; zero.
+
+    `fields` q (s⁻¹), psi (m² s⁻¹), u and v (m s⁻¹), and the tendency `missing` (s⁻²) that it is to learn, all
+    `[time, level, y, x]`, give the scales; that of the force is a friction of a day. Friction −∇·(k∇ψ) of any k is the
+    curl of −k u, and so is the vorticity that wrong mountains make, a Coriolis force; as a map of q, ψ and winds by
+    point they take derivatives of k and differences of large terms. Relaxation, hyperdiffusion and steady forcing go
+    by degree.
     """
     size = lambda *names: deviations({key: fields[key] for key in names})
-    rest = hg.NetworkClosure(network(config, name, seed), FEATURES, ("q",), size(*FEATURES), deviations({"q": missing}))
-    if name != "linear":
-        return rest
     winds, force = ("u", "v"), nn.PlaceNetwork(6, 6, fields["u"].shape[-2:])
-    return closures.Sum(hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY), rest)
+    rest = nn.ScaleNetwork(12, 3, truncation)
+    return closures.Sum(
+        hg.NetworkClosure(force, winds, winds, size(*winds), size(*winds) / DAY),
+        hg.NetworkClosure(rest, FEATURES, ("q",), size(*FEATURES), deviations({"q": missing})),
+    )
 
 
 def emulator(config, name: str, seed: int, q) -> hg.Emulator:

@@ -132,7 +132,7 @@ def per_layer(amplitude: Array) -> Array:
 
 
 def without_mean(name: str, forcing: Array, grid: AbstractGrid) -> Array:
-    """f − ⟨f⟩ per layer, but components of a vector on a sphere as they are.
+    """f − ⟨f⟩ per layer, `[layer, y, x]` in any unit, but components u and v of a vector on a sphere as they are.
 
     One that is the same everywhere is no smooth field there: its curl is u tan(latitude)/radius.
     """
