@@ -1,5 +1,6 @@
 """The sphere: quadrature, transforms, vector calculus, spectra and changes of truncation."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +83,16 @@ def test_round_trip(truncation, products):
         grid = sphere(truncation, dtype, products=products)
         a_hat = white(grid)
         assert error(grid.to_spectral(grid.to_grid(a_hat)), a_hat) < bound, dtype
+
+
+@pytest.mark.parametrize("truncation", [7, 21])
+def test_circles_are_the_same_by_table_and_by_fft(truncation):
+    grid = sphere(truncation)
+    assert grid.circle is not None and sphere(42).circle is None
+    by_fft = eqx.tree_at(lambda g: g.circle, grid, None)
+    a_hat = white(grid)
+    a = by_fft.to_grid(a_hat)
+    assert error(grid.to_grid(a_hat), a) < 1e-14 and error(grid.to_spectral(a), by_fft.to_spectral(a)) < 1e-14
 
 
 def test_grids_of_the_field():
