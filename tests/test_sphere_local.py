@@ -264,6 +264,20 @@ def test_a_scale_network_holds_the_operators_of_the_vorticity_equation():
         assert error(call(net, grid.to_grid(a_hat), grid), expected) < 1e-11
 
 
+def test_a_closure_hands_on_what_a_scale_network_makes_of_coefficients():
+    """Forcings of q as q_hat, without a transform more; those of u and v, which `lift` takes on the grid, there."""
+    grid = sphere(10)
+    flow, net = hg.QuasiGeostrophic.qg3(grid), awake(nn.ScaleNetwork(6, 3, 8))
+    fields = flow.view({"q": 1e-5 * white(grid, layers=3)})
+    closure = hg.NetworkClosure(net, ("q", "psi"), ("q",), [1e-5] * 3 + [1e7] * 3, [1e-10, 2e-10, 3e-10])
+    forcing, _ = closure(fields, grid, closure.init(fields, grid), KEY)
+    x = jnp.concatenate([fields["q"] / 1e-5, fields["psi"] / 1e7])
+    expected = call(net, x, grid) * 1e-10 * np.arange(1, 4)[:, None, None]
+    assert list(forcing) == ["q_hat"] and error(grid.to_grid(flow.lift(forcing)["q"]), expected) < 1e-13
+    winds = hg.NetworkClosure(awake(nn.ScaleNetwork(6, 6, 8)), ("u", "v"), ("u", "v"))
+    assert {f.shape for f in winds(fields, grid, None, KEY)[0].values()} == {(3, *grid.shape)}
+
+
 def test_every_number_of_a_steady_field_is_one_of_its_coefficients():
     grid, net = sphere(10), nn.ScaleNetwork(1, 1, 4)
     basis = jax.vmap(lambda s: net.steady + s)(jnp.eye(24))

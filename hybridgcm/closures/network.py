@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm._typing import nearest
 from hybridgcm.closures.base import AbstractClosure, per_layer, without_mean
-from hybridgcm.nn import apply
+from hybridgcm.nn import AbstractSpectralOperator, apply
 
 
 class NetworkClosure(AbstractClosure):
@@ -21,7 +21,8 @@ class NetworkClosure(AbstractClosure):
     out. Fields are only divided by their scale, never centred: anomalies have no mean. The area mean of every
     output is removed, so the closure neither creates potential vorticity nor momentum; on a sphere not that of u and
     v, where a uniform component is no smooth field.
-    An `nn.AbstractOperator`, such as `nn.FNO`, is given the grid.
+    An `nn.AbstractOperator`, such as `nn.FNO`, is given the grid; a linear one of scales (`nn.ScaleNetwork`), which is
+    an `nn.AbstractSpectralOperator`, gives forcings of prognostics as `name_hat`, spectral.
 
     `input_scale`, `output_scale`: one number per channel, or one for all, in the units of the field or forcing
     (`from_data` takes them from data). They are saved with the network but are not meant to be trained: fit with
@@ -72,8 +73,10 @@ class NetworkClosure(AbstractClosure):
 
     def __call__(self, fields, grid, memory, key):
         x = jnp.concatenate([fields[name] for name in self.inputs]) / per_layer(self.input_scale)
-        y = apply(self.net, x, grid)
-        expected = (len(self.outputs) * fields[self.inputs[0]].shape[0], *x.shape[1:])
+        spectral = isinstance(self.net, AbstractSpectralOperator) and not {"u", "v"} & set(self.outputs)
+        y = self.net.spectral(grid.to_spectral(x), grid) if spectral else apply(self.net, x, grid)
+        shape = grid.spectral_shape if spectral else x.shape[1:]
+        expected = (len(self.outputs) * fields[self.inputs[0]].shape[0], *shape)
         if y.shape != expected:
             raise ValueError(
                 f"the network maps {x.shape} to {y.shape}; for forcings {self.outputs} expected {expected} "
@@ -82,6 +85,8 @@ class NetworkClosure(AbstractClosure):
         if self.output_scale.ndim and len(self.output_scale) != len(y):
             raise ValueError(f"output_scale has {len(self.output_scale)} entries for {len(y)} channels {self.outputs}")
         made = zip(self.outputs, jnp.split(y * per_layer(self.output_scale), len(self.outputs)), strict=True)
+        if spectral:
+            return {f"{name}_hat": f for name, f in made}, memory
         return {name: without_mean(name, f, grid) for name, f in made}, memory
 
 

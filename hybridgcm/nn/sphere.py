@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
-from hybridgcm.nn.operators import AbstractOperator, Pointwise, apply
+from hybridgcm.nn.operators import AbstractOperator, AbstractSpectralOperator, Pointwise, apply, check_channels
 
 
 def check_sphere(name: str, grid: AbstractGrid):
@@ -93,7 +93,7 @@ class WithLatitude(AbstractOperator):
         return apply(self.net, jnp.concatenate([x, position]), grid)
 
 
-class ScaleNetwork(AbstractOperator):
+class ScaleNetwork(AbstractSpectralOperator):
     """y_o(l, m) = Σ_c (A[o, c, l] + i m B[o, c, l]) x_c(l, m) + S_o(l, m) for 1 <= l <= `degrees`, zero elsewhere.
 
     A number for every scale, and for its drift along latitude circles: the Laplacian, its powers and inverses are
@@ -122,21 +122,26 @@ class ScaleNetwork(AbstractOperator):
 
     def __call__(self, x, grid):
         check_sphere("ScaleNetwork", grid)
+        check_channels(self, x, self.weights.shape[2])
+        return grid.to_grid(self.spectral(grid.to_spectral(x), grid))
+
+    def spectral(self, x_hat, grid):
+        check_sphere("ScaleNetwork", grid)
         _, out, channels, degrees = self.weights.shape
-        if x.ndim != 3 or len(x) != channels:
-            raise ValueError(f"this ScaleNetwork maps [{channels}, y, x]; got {x.shape}; for a batch use jax.vmap")
+        if len(x_hat) != channels:
+            raise ValueError(f"this ScaleNetwork maps {channels} channels; got {len(x_hat)}")
         if degrees > grid.truncation:
             raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
         here, there, real, imaginary = _places(grid, degrees)
         # Degree by degree: a seventh of the gradient's time with a weight put at every harmonic.
-        x_hat = grid.to_spectral(x).reshape(channels, -1)
+        x_hat = x_hat.reshape(channels, -1)
         ends = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 1)])  # a zero, for the places without a number
         parts = ends(jnp.stack([x_hat.real, x_hat.imag]))[..., here]
-        drift = np.arange(degrees + 1, dtype=x.dtype) * jnp.stack([-parts[1], parts[0]])
+        drift = np.arange(degrees + 1, dtype=parts.dtype) * jnp.stack([-parts[1], parts[0]])
         y = jnp.einsum("aocl,apclm->polm", self.weights, jnp.stack([parts, drift]), precision="highest")
         y = y + ends(self.steady)[:, np.stack([real, imaginary])].transpose(1, 0, 2, 3)
         y = ends(y.reshape(2, out, -1))[..., there]
-        return grid.to_grid(jax.lax.complex(y[0], y[1]))
+        return jax.lax.complex(y[0], y[1])
 
 
 def _places(grid: Sphere, degrees: int) -> tuple[np.ndarray, ...]:
