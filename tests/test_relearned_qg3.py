@@ -65,7 +65,7 @@ def test_the_linear_closure_can_be_the_missing_physics():
     rate[grid.degree[grid.degree <= T]] = np.asarray(flow.dissipation)[grid.degree <= T]
     for i in range(3):
         A[0, i, i] = -rate[1:]
-        A[0, i, 3:6] = -float(flow.relaxation) * S[i][:, None]
+        A[0, i, 3:] = -float(flow.relaxation) * S[i][:, None]
     A *= np.asarray(rest.input_scale)[:, None] / np.asarray(rest.output_scale)[:, None, None]
     W = np.zeros(force.net.weights.shape)  # −k of u and v at the lowest level
     W[2, 2] = W[5, 5] = -np.asarray(flow.drag) * 86400
@@ -73,9 +73,12 @@ def test_the_linear_closure_can_be_the_missing_physics():
         lambda c: (c.parts[0].net.weights, c.parts[1].net.weights),
         closure, (jnp.asarray(W, jnp.float32), jnp.asarray(A, jnp.float32)),
     )  # fmt: skip
-    forcing, _ = closure(flow.view(y), grid, closure.init(flow.view(y), grid), jr.key(0))
-    made, missing = (grid.to_grid(a) for a in (flow.lift(forcing)["q"] + forced, missing))
-    assert float(jnp.abs(made - missing).max()) < 1e-5 * float(jnp.abs(missing).max())
+    fields, missing = flow.view(y), grid.to_grid(missing)
+    for one in (closure, models.folded(closure, flow)):
+        forcing, _ = one(fields, grid, one.init(fields, grid), jr.key(0))
+        made = grid.to_grid(flow.lift(forcing)["q"] + forced)
+        assert float(jnp.abs(made - missing).max()) < 1e-5 * float(jnp.abs(missing).max())
+    assert one.parts[1].net.weights.shape == (2, 3, 3, T)
 
 
 def test_the_linear_closure_is_not_held():

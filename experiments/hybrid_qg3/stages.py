@@ -85,7 +85,7 @@ def mean_increment(data) -> closures.BiasCorrection:
 
 
 def _linear(config, data, folder):
-    """The mean increment and `linear_closure`, in every stage of the solver; trained through it, six hours at a time."""
+    """The mean increment and `linear_closure`, in every stage of the solver; trained through six hours of it."""
     q, pairs = training(data)
     fields, steps = fields_of(model(config, "model"), q[::8]), config.linear_steps
     closure = hg.Sum(mean_increment(data), *linear_closure(config.truncation, fields, pairs["S"]).parts)

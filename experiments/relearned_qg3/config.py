@@ -45,10 +45,14 @@ class Config:
     """Days that forecasts last."""
     runs: int = 4
     """Free runs, from the first starts of the forecasts on."""
+    reference_runs: int = 4
+    """Of those, how many of the truth and of the Jacobian alone: all if there are fewer."""
     years: int = 2
     """Years of 360 days that free runs last."""
-    free_dt: float = 7200.0
-    """Time step of the solver in free runs, s."""
+    free_dt: float = 3600.0
+    """Time step of AB3, the scheme of free runs, s."""
+    workers: int = 2
+    """Free runs at a time, on threads."""
     seeds: int = 2
     """Networks of every kind."""
 
@@ -72,6 +76,8 @@ class Config:
             "years",
             "seeds",
             "emulator_steps",
+            "workers",
+            "reference_runs",
         )
         for name in names:
             if getattr(self, name) < 1:

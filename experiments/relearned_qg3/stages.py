@@ -12,15 +12,17 @@ import numpy as np
 import optax
 
 import hybridgcm as hg
+from experiments._run import parallel
 from experiments.relearned_qg3 import models
 from experiments.relearned_qg3.config import DAY, EMULATORS, LEARNED
 from hybridgcm import checkpoint
 from hybridgcm.closures.network import deviations
 from hybridgcm.files import atomic
+from hybridgcm.preemption import stop_if_asked
 from hybridgcm.rollout import thinned
 
 ROLL = eqx.filter_jit(hg.rollout)
-FREE = ("networks", "runs", "years", "free_dt", "seeds")
+FREE = ("networks", "runs", "reference_runs", "years", "free_dt", "workers", "seeds")
 """Settings that records and training do not depend on."""
 
 
@@ -35,18 +37,19 @@ def everything(run) -> dict:
         inputs = {"config": plain, "data": data, "model": name} | {f"source{i}": s for i, s in enumerate(sources)}
         short = run.stage(f"forecasts-{label}", inputs, lambda f: _forecasts(config, build(), data, f))
         free = inputs | {"years": config.years, "free_dt": config.free_dt}
-        dt = None if name in EMULATORS else config.free_dt
-        days = [
-            run.stage(f"free-{label}-{i}", free | {"run": i}, functools.partial(_free, config, build, dt, data, i))
-            for i in range(config.runs)
-        ]
+        one = lambda i: run.stage(
+            f"free-{label}-{i}", free | {"run": i}, functools.partial(_free, config, build, data, i)
+        )
+        runs = range(config.runs if sources else min(config.runs, config.reference_runs))
+        done = parallel(config.workers, {i: functools.partial(one, i) for i in runs})
+        days = [done[i] for i in runs]
         scores = json.loads((short / "scores.json").read_text())
         scores["free"] = [str(folder.name) for folder in days]
         scores["days_lived"] = [json.loads((folder / "days.json").read_text()) for folder in days]
         found.setdefault(name, []).append(scores)
 
-    score("truth", "truth", lambda dt=None: models.truth(config, dt))
-    score("jacobian", "Jacobian alone", lambda dt=None: models.jacobian(config, dt=dt))
+    score("truth", "truth", functools.partial(models.truth, config))
+    score("jacobian", "Jacobian alone", functools.partial(models.jacobian, config))
     kinds = dict.fromkeys(LEARNED, (_train, _closure)) | dict.fromkeys(EMULATORS, (_train_emulator, _emulator))
     for seed in range(config.seeds):
         for name, (train, load) in kinds.items():
@@ -123,11 +126,14 @@ def _untrained(config, name, seed, q, bare):
     return models.closure(config, name, seed, models.fields_of(bare, q[pick]), missing), deviations({"q": missing})
 
 
-def _closure(config, name, seed, data, trained, dt=None):
+def _closure(config, name, seed, data, trained, free=False):
     q = np.load(data / "training.npy", mmap_mode="r")
     like, _ = _untrained(config, name, seed, q, models.jacobian(config))
     like = models.jacobian(config, like).closure  # in the precision of the grid, as it was saved
-    return models.jacobian(config, checkpoint.load(trained / "closure.ckpt", like), dt, models.held(name))
+    closure = checkpoint.load(trained / "closure.ckpt", like)
+    if name == "linear":
+        closure = models.folded(closure, models.jacobian(config).equation)
+    return models.jacobian(config, closure, free, models.held(name))
 
 
 def _train_emulator(config, name, seed, data, folder):
@@ -153,7 +159,7 @@ def _leads(config, data):
     return np.asarray(np.load(data / "training.npy", mmap_mode="r")[::stride])
 
 
-def _emulator(config, name, seed, data, trained, dt=None):
+def _emulator(config, name, seed, data, trained, free=False):
     like = models.emulator(config, name, seed, _leads(config, data))
     return checkpoint.load(trained / "emulator.ckpt", like)
 
@@ -192,25 +198,33 @@ def _valid(error, step: float) -> float:
     return step * (int(late.argmax()) if late.any() else len(error))
 
 
-def _free(config, build, dt, data, number, folder):
-    """days.json: how long a free run stayed finite and below 400 m/s; mean.npy: its mean of u before that."""
-    flow = build() if dt is None else build(dt=dt)
+def _free(config, build, data, number, folder):
+    """days.json: how long a free run stayed finite and below 400 m/s; climate.npz: u, its mean and deviation till then.
+
+    Goes on from its last ten years.
+    """
+    flow = build(free=True)
     q = np.load(data / "test.npy", mmap_mode="r")[12 * number]
     day, state = round(DAY / flow.dt), flow.encode({"q": jnp.asarray(q)})
     grid = models.atmosphere(config.truncation, config.inputs)[0]
     mean = eqx.Partial(thinned, _Winds(models.truth(config)), day)
-    means, days = [], 0
-    for year in range(config.years):
+    shape, days = (2, 3, *grid.shape), 0
+    total, saved = np.zeros(shape), checkpoint.Checkpoints(folder / "checkpoints", keep=1)
+    if (found := saved.latest({"state": state, "total": total})) is not None:
+        days, (state, total) = 360 * found[0], (found[1]["state"], found[1]["total"])
+    for year in range(days // 360, config.years):
+        stop_if_asked(f"before year {year + 1} of a free run")
         after, out = ROLL(flow, state, 360 * day, every=10 * day, save=None, mean=mean)
         found = {name: np.asarray(a, float) for name, a in out["mean"].items()}
         fine = found["fastest"] < 400
         if not fine.all():
             days += 10 * int((~fine).argmax())
             break
-        state, days = after, days + 360
-        means.append((found["u"].mean(0), found["square"].mean(0)))
+        state, days, total = after, days + 360, total + [found["u"].mean(0), found["square"].mean(0)]
+        if (year + 1) % 10 == 0:
+            saved.save(year + 1, {"state": state, "total": total})
         print(f"  free run {number}: {year + 1} of {config.years} years", end="\r", flush=True)
-    u, square = np.mean(means, 0) if means else np.full((2, 3, *grid.shape), np.nan)
+    u, square = total / (days // 360) if days >= 360 else np.full(shape, np.nan)
     np.savez(folder / "climate.npz", u=u, deviation=np.sqrt(np.maximum(square - u**2, 0)))
     with atomic(folder / "days.json") as temporary:
         temporary.write_text(json.dumps(days))
