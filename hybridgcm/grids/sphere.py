@@ -64,7 +64,7 @@ class Sphere(AbstractGrid):
     above: Float[Array, "l k"]
     synthesis: Float[Array, "2 m j half"]
     analysis: Float[Array, "2 m half j"]
-    circle: Float[Array, "m 2 x"] | None
+    circle: Float[Array, "half m 2 x"] | None
 
     def __init__(self, truncation, radius=EARTH, products="quadratic", dtype=jnp.float32, precision="highest"):
         _check(truncation, radius, products)
