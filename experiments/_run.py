@@ -21,7 +21,8 @@ class Run:
 
     Claims the folder (a second process is refused with the owner's name), writes `config.toml` and `env.json`, and
     appends to `metrics.jsonl`. Everything in it is relative, so that it may be copied or moved.
-    Raises `FolderInUse`, and `ValueError` with the differences if the folder holds another configuration.
+    Raises `FolderInUse`, and `ValueError` with the differences if the folder holds another configuration. Settings
+    that the class of the configuration names as its `selection` may change from call to call: more seeds, other rows.
     """
 
     def __init__(self, folder, config):
@@ -43,6 +44,15 @@ class Run:
 
     def __exit__(self, *error):
         self._held.close()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings but the selection: what a stage may depend on without being made anew for one more seed."""
+        return _without(dataclasses.asdict(self.config), self._selection)
+
+    @property
+    def _selection(self) -> tuple[str, ...]:
+        return getattr(self.config, "selection", ())
 
     def log(self, **record):
         """Append one line to metrics.jsonl; numbers that are not finite become text."""
@@ -93,19 +103,23 @@ class Run:
         """Write the configuration and what runs it, or compare with what is there."""
         path, text = self.folder / "config.toml", to_toml(self.config)
         if path.exists():
-            lines = config_difference(tomllib.loads(path.read_text()), tomllib.loads(text))
-            if lines:
+            there, asked = tomllib.loads(path.read_text()), tomllib.loads(text)
+            if lines := config_difference(*(_without(table, self._selection) for table in (there, asked))):
                 raise ValueError(
                     f"{self.folder} holds a run with another configuration (there -> asked for):\n{lines}\n"
                     f"Choose another folder, or pass --config {path} to go on with that one."
                 )
-        else:
+        if not path.exists() or there != asked:
             with atomic(path) as temporary:
                 temporary.write_text(text)
         history = self.folder / "env.json"
         starts = json.loads(history.read_text())["starts"] if history.exists() else []
         with atomic(history) as temporary:
             temporary.write_text(json.dumps({"starts": [*starts, _environment()]}, indent=1))
+
+
+def _without(table: dict, names: tuple[str, ...]) -> dict:
+    return {name: value for name, value in table.items() if name not in names}
 
 
 def parallel(workers: int, jobs: dict) -> dict:

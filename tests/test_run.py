@@ -10,7 +10,7 @@ import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -173,6 +173,23 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
     assert (tmp_path / "r" / "config.toml").read_bytes() == before
     with Run(tmp_path / "r", Config()):
         pass
+
+
+def test_more_seeds_are_no_other_configuration(tmp_path):
+    @dataclass(frozen=True)
+    class Many(Config):
+        """Of which one may ask for more."""
+
+        selection: ClassVar = ("seed",)
+
+    with Run(tmp_path / "r", Many(seed=1)) as run:
+        assert "seed" not in run.settings and run.settings["size"] == (3, 4)
+    with Run(tmp_path / "r", Many(seed=2)):
+        pass
+    assert tomllib.loads((tmp_path / "r" / "config.toml").read_text())["seed"] == 2
+    with pytest.raises(ValueError, match="plot: True -> False"):
+        Run(tmp_path / "r", Many(seed=3, plot=False))
+    assert tomllib.loads((tmp_path / "r" / "config.toml").read_text())["seed"] == 2
 
 
 RACE = """

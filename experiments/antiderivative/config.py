@@ -1,6 +1,7 @@
 """Settings of the antiderivative that a DeepONet learns. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Config:
     """Learning rate at its largest, after the first twentieth of the steps; it falls as a cosine."""
     seeds: int = 3
     """Networks."""
+
+    selection: ClassVar = ("seeds",)
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""

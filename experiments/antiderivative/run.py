@@ -28,7 +28,7 @@ def main(argv=None) -> Path:
         found = simple(config) | {"networks": []}
         for seed in range(config.seeds):
             build = functools.partial(train, config, seed)
-            stage = run.stage(f"network-{seed}", {"config": config, "seed": seed}, build)
+            stage = run.stage(f"network-{seed}", {"config": run.settings, "seed": seed}, build)
             found["networks"].append(json.loads((stage / "scores.json").read_text()))
         with atomic(run.folder / "report.json") as temporary:
             temporary.write_text(json.dumps(found, indent=1))

@@ -1,7 +1,7 @@
 """Settings of the emulators of our own flows. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 PLANE = ("FNO", "TFNO", "UNO", "U-Net", "dilated ResNet", "CNN", "transformer", "POD-DeepONet", "linear")
 SPHERE = ("SFNO", "local SFNO", "spherical U-Net", "polar CNN", "POD-DeepONet", "linear")
@@ -70,6 +70,8 @@ class Config:
     """Of one ensemble of the first kind, for its time."""
     noise: float = 0.05
     """Standard deviation of the noise that members start with, over that of the fields."""
+
+    selection: ClassVar = ("networks", "seeds", "free_steps", "solver_steps", "members", "many")
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""

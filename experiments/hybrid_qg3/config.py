@@ -1,6 +1,7 @@
 """Settings of the learned corrections of the three-level model. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 DAY = 86400
 
@@ -51,6 +52,8 @@ class Config:
     """Updates of that ensemble."""
     seeds: int = 5
     """Networks."""
+
+    selection: ClassVar = ("seeds",)
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""

@@ -1,6 +1,5 @@
 """Truth, analyses, increments, corrections and their scores, each made once."""
 
-import dataclasses
 import functools
 import json
 
@@ -25,7 +24,8 @@ ONLINE = ("horizon", "online_steps")
 
 def everything(run) -> dict:
     """{name of a model: list over seeds of its scores}, with "truth" for a second run of the truth itself."""
-    config, plain = run.config, _plain(run.config)
+    # More seeds make nothing anew, and other online training only that.
+    config, plain = run.config, {"config": {k: v for k, v in run.settings.items() if k not in ONLINE}}
     data = run.stage("analyses", plain, lambda folder: _analyses(config, folder))
     reference = run.stage("climate-truth", plain | {"data": data}, lambda f: climates.free(config, "truth", data, f))
     found = {}
@@ -206,9 +206,3 @@ def _scores(config, kind, flow, data, reference, folder):
     scores = {"first guess": first.tolist()} | climates.errors(config, folder, reference)
     with atomic(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(scores))
-
-
-def _plain(config) -> dict:
-    """All settings that results depend on, but for those of online training: more seeds make nothing anew."""
-    left = ("seeds", *ONLINE)
-    return {"config": {key: value for key, value in dataclasses.asdict(config).items() if key not in left}}

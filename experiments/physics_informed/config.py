@@ -1,6 +1,7 @@
 """Settings of Burgers' equation that a DeepONet learns from the equation alone. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Config:
     """Learning rate at its largest, after the first steps; it falls as a cosine."""
     seeds: int = 3
     """Networks."""
+
+    selection: ClassVar = ("seeds",)
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""

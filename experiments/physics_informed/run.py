@@ -26,11 +26,11 @@ def main(argv=None) -> Path:
     from hybridgcm.preemption import preemptible
 
     with preemptible(), Run(folder, config) as run:
-        data = run.stage("data", {"config": config}, functools.partial(stages.data, config))
+        data = run.stage("data", {"config": run.settings}, functools.partial(stages.data, config))
         found = stages.simple(config, data) | {"networks": []}
         for seed in range(config.seeds):
             build = functools.partial(stages.train, config, data, seed)
-            stage = run.stage(f"network-{seed}", {"config": config, "data": data, "seed": seed}, build)
+            stage = run.stage(f"network-{seed}", {"config": run.settings, "data": data, "seed": seed}, build)
             found["networks"].append(json.loads((stage / "scores.json").read_text()))
             if not seed:
                 stages.draw(config, data, stage, run.folder / "solutions.png")

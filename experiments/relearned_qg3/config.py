@@ -1,6 +1,7 @@
 """Settings of the re-learned right-hand side. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 DAY = 86400
 LEARNED = ("linear", "pseudo-spectral network", "U-Net beside the Jacobian")
@@ -55,6 +56,8 @@ class Config:
     """Free runs at a time, on threads."""
     seeds: int = 2
     """Networks of every kind."""
+
+    selection: ClassVar = ("networks", "runs", "reference_runs", "years", "free_dt", "workers", "seeds")
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""

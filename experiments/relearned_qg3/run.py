@@ -21,9 +21,10 @@ from experiments.relearned_qg3.config import PRESETS  # noqa: E402
 def main(argv=None) -> Path:
     """Run what is missing and return the path of the report."""
     config, folder = configure(PRESETS, argv, out="runs/relearned_qg3")
-    with Run(folder, config) as run:
-        from experiments.relearned_qg3 import report, stages
+    from experiments.relearned_qg3 import report, stages
+    from hybridgcm.preemption import preemptible
 
+    with preemptible(), Run(folder, config) as run:
         return report.write(run.folder, config, stages.everything(run))
 
 

@@ -1,6 +1,5 @@
 """Records of the truth, training, forecasts and free runs, each made once."""
 
-import dataclasses
 import functools
 import json
 
@@ -22,14 +21,12 @@ from hybridgcm.preemption import stop_if_asked
 from hybridgcm.rollout import thinned
 
 ROLL = eqx.filter_jit(hg.rollout)
-FREE = ("networks", "runs", "reference_runs", "years", "free_dt", "workers", "seeds")
-"""Settings that records and training do not depend on."""
 
 
 def everything(run) -> dict:
     """{name: list over seeds of {"q": [lead], "q + f": [lead], "days": [run], "u": mean of u}}."""
     config = run.config
-    plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE}
+    plain = run.settings  # not the free runs', which records and training do not depend on
     data = run.stage("records", {"config": plain}, lambda folder: _records(config, folder))
     found = {}
 
