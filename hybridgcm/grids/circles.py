@@ -30,10 +30,12 @@ def to_waves(a: Float[Array, "c y x"], circle: Array | None, truncation: int, pr
     orders, points = truncation + 1, a.shape[-1]
     if circle is None:
         return jnp.fft.rfft(a, norm="forward")[..., :orders]
+    about = jnp.mean(a, -1, keepdims=True)  # what is the same all around then makes no waves, as with FFTs
+    a = a - about
     west, east = a[..., : circle.shape[-1]], a[..., circle.shape[-1] :]
     folded = a[None] if len(circle) == 1 else jnp.stack([west + east, west - east])
     waves = jnp.einsum("smrx,scyx->rcyms", circle, folded, precision=precision) / points
-    return waves.reshape(*waves.shape[:3], -1)[..., :orders]
+    return waves.reshape(*waves.shape[:3], -1)[..., :orders].at[0, ..., 0].add(about[..., 0])
 
 
 def from_waves(
