@@ -112,9 +112,13 @@ def test_valid_time():
 
 @pytest.mark.slow
 def test_the_smoke_run_reports(tmp_path):
-    report = run.main(["--preset", "smoke", "--out", str(tmp_path / "run")])
+    command = ["--preset", "smoke", "--out", str(tmp_path / "run")]
+    report = run.main(command)
     table = json.loads((report.parent / "report.json").read_text())["scores"]
     assert list(table) == ["truth", "Jacobian alone", *LEARNED, *EMULATORS]
     assert max(table["truth"][0]["q"]) < 1e-3 < min(table["Jacobian alone"][0]["q"])
     assert table["linear"][0]["q"][0] < table["Jacobian alone"][0]["q"][0]
     assert (report.parent / "errors.png").stat().st_size > 5_000
+    with pytest.raises(ValueError, match="of the truth itself ended after .* AB3 is unstable with free_dt=21600 s"):
+        run.main([*command, "--free-dt", "21600"])  # in the same folder: nothing is trained anew
+    assert len(list((report.parent / "stages").glob("train-*"))) == len(LEARNED + EMULATORS)

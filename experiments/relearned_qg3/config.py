@@ -93,7 +93,7 @@ class Config:
 
 
 LAPTOP = Config()
-T42 = replace(LAPTOP, truncation=42, networks=LEARNED, seeds=1, runs=1, years=1, free_dt=1800.0)
+T42 = replace(LAPTOP, truncation=42, networks=LEARNED, seeds=1, runs=1, years=1, free_dt=900.0)
 FULL = replace(
     LAPTOP, linear_steps=6000, one_step=6000, unrolled=600, emulator_steps=6000, starts=50, runs=50, years=100,
     seeds=5,

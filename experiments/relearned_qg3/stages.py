@@ -46,6 +46,11 @@ def everything(run) -> dict:
         found.setdefault(name, []).append(scores)
 
     score("truth", "truth", functools.partial(models.truth, config))
+    if min(days := found["truth"][0]["days_lived"]) < 360 * config.years:
+        raise ValueError(
+            f"free runs of the truth itself ended after {days} days, of {config.years} years: AB3 is unstable with "
+            f"free_dt={config.free_dt:g} s. Take a shorter one; what is made stays"
+        )
     score("jacobian", "Jacobian alone", functools.partial(models.jacobian, config))
     kinds = dict.fromkeys(LEARNED, (_train, _closure)) | dict.fromkeys(EMULATORS, (_train_emulator, _emulator))
     for seed in range(config.seeds):
