@@ -212,8 +212,8 @@ def _free(config, build, data, number, folder):
     mean = eqx.Partial(thinned, _Winds(models.truth(config)), day)
     shape, days = (2, 3, *grid.shape), 0
     total, saved = np.zeros(shape), checkpoint.Checkpoints(folder / "checkpoints", keep=1)
-    if (found := saved.latest({"state": state, "total": total})) is not None:
-        days, (state, total) = 360 * found[0], (found[1]["state"], found[1]["total"])
+    if (before := saved.latest({"state": state, "total": total})) is not None:
+        days, (state, total) = 360 * before[0], (before[1]["state"], before[1]["total"])
     for year in range(days // 360, config.years):
         stop_if_asked(f"before year {year + 1} of a free run")
         after, out = ROLL(flow, state, 360 * day, every=10 * day, save=None, mean=mean)
