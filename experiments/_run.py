@@ -91,7 +91,12 @@ class Run:
         print(f"[{name}] {'continues' if folder.exists() else 'starts'}", flush=True)
         start = time.monotonic()
         with claim(folder):
-            build(folder)
+            try:
+                build(folder)
+            except Exception as error:  # told at once: stages that run beside this one are waited for, an hour perhaps
+                told = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                print(f"[{name}] ended by {told} after {time.monotonic() - start:.1f} s", flush=True)
+                raise
             seconds = round(time.monotonic() - start, 1)
             record = {"stage": name, "inputs": known, "seconds": seconds, "files": _hashes(folder)}
             with atomic(manifest) as temporary:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybridgcm.cf import attributes, axis, dimension_names, record_dimension
-from hybridgcm.files import atomic, failed_write, sync
+from hybridgcm.files import NETCDF, atomic, failed_write, sync
 
 _SERIES = 1024
 """Records per chunk of variables that are tiny per record (a few numbers), so that they do not fill folders."""
@@ -210,7 +210,7 @@ def save_netcdf(dataset, path):
     packed = {"zlib": True, "complevel": 4, "shuffle": True}
     encoding = {name: packed for name, a in dataset.data_vars.items() if a.dtype.kind == "f" and a.ndim > 1}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, NETCDF:
         dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 

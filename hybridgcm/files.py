@@ -5,10 +5,14 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+NETCDF = threading.RLock()
+"""Held while a netCDF file is open: two threads in the HDF5 library end Python, and xarray opens without a lock."""
 
 
 class FolderInUse(RuntimeError):

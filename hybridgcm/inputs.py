@@ -9,6 +9,7 @@ import numpy as np
 from hybridgcm import cf
 from hybridgcm._typing import VARIABLES, nearest
 from hybridgcm.data import check_finite
+from hybridgcm.files import NETCDF
 from hybridgcm.units import conversion
 
 PLAUSIBLE = {
@@ -70,7 +71,7 @@ def read_fields(
     names = names if isinstance(names, Mapping) else {name: name for name in names}
     _check_size(path, names, limit)
     fields, times, notes = {}, {}, []
-    with _open(path) as data:
+    with NETCDF, _open(path) as data:
         for name, stored in names.items():
             variable = data[stored]
             axes = _axes(data, stored)
@@ -123,7 +124,7 @@ def _header(path: Path, wanted: set[str]) -> tuple[dict[str, tuple], set[str]]:
         import netCDF4
 
         try:
-            with netCDF4.Dataset(path) as file:
+            with NETCDF, netCDF4.Dataset(path) as file:
                 return {name: v.shape for name, v in file.variables.items()}, set(file.dimensions)
         except OSError as error:
             raise ValueError(f"{path} is no netCDF file, or is damaged: {error}") from None

@@ -16,6 +16,7 @@ from jaxtyping import Array, Complex, Float
 
 from hybridgcm._typing import Hat, OnGrid
 from hybridgcm.equations import QuasiGeostrophic
+from hybridgcm.files import NETCDF
 from hybridgcm.grids import Sphere
 from hybridgcm.grids.sphere import ROTATION
 from hybridgcm.models import Steady
@@ -72,7 +73,7 @@ def read(path, grid: Sphere) -> Atmosphere:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; qg3.winter(grid) needs none")
-    with xr.open_dataset(path) as file:
+    with NETCDF, xr.open_dataset(path) as file:
         data = file.load()
     return _inputs(data, grid, str(data.attrs.get("source", path.name)))
 

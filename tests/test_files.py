@@ -1,4 +1,4 @@
-"""A folder has one owner, however the owner ends."""
+"""A folder has one owner, however the owner ends, and netCDF files are read by one thread at a time."""
 
 import os
 import subprocess
@@ -20,6 +20,21 @@ try:
         sys.stdin.readline()
 except FolderInUse as error:
     print(f"lost {time.monotonic() - start:.3f} {error}", flush=True)
+"""
+
+READ = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np, xarray as xr
+from hybridgcm import pairs
+from hybridgcm.data import save_netcdf
+
+a = np.indices((3, 4, 4)).sum(0) % 2.0
+names = [f"{kind}_{part}" for part in ("train", "test16", "test32") for kind in "au"]
+data = xr.Dataset({name: (("sample", "y", "x"), a) for name in names})
+one = lambda i: (save_netcdf(data, f"{sys.argv[1]}/{i % 20}.nc"), pairs.read_darcy(f"{sys.argv[1]}/{i % 20}.nc"))[1]
+with ThreadPoolExecutor(8) as pool:
+    print(sum(float(read["train"]["u"].sum()) for read in pool.map(one, range(100))))
 """
 
 
@@ -56,3 +71,10 @@ def test_a_claim_ends_with_its_block_and_is_not_shared_within_a_process(tmp_path
         pass
     with claim(tmp_path / "new"):
         pass
+
+
+def test_threads_may_read_and_write_netcdf(tmp_path):
+    """Without the lock, Python ends in the HDF5 library, most times; hence a process of its own."""
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) == 100 * 3 * 8

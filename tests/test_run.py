@@ -294,6 +294,17 @@ def test_an_interrupted_stage_gets_its_folder_again(tmp_path):
     assert sound.found == ["half"] and (folder / "manifest.json").exists()
 
 
+def test_a_stage_that_fails_tells_at_once(tmp_path, capsys):
+    """Stages beside it may run for an hour before the error itself is seen."""
+
+    def fails(folder):
+        raise ValueError("no such forcing\nand more")
+
+    with Run(tmp_path / "r", Config()) as run, pytest.raises(ValueError, match="no such forcing"):
+        run.stage("free", {}, fails)
+    assert "[free] ended by ValueError: no such forcing after" in capsys.readouterr().out
+
+
 def test_a_damaged_stage_is_put_aside_and_built_anew(tmp_path):
     builder = Builder()
     with Run(tmp_path / "r", Config()) as run:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hybridgcm._typing import nearest
 from hybridgcm.data import check_finite
+from hybridgcm.files import NETCDF
 from hybridgcm.pairs.burgers import spread
 
 
@@ -60,7 +61,7 @@ def read_pdebench(path, samples: slice = slice(None)):
     """
     import xarray as xr
 
-    with _open(path) as file:
+    with NETCDF, _open(path) as file:
         runs = sorted(name for name, group in file.groups.items() if "data" in group.variables)
         fields, axes = _groups(path, file, runs, samples) if runs else _arrays(path, file, samples)
     space = [name for name in "xyz" if name in axes]
@@ -100,7 +101,7 @@ def read_well(path, samples: slice = slice(None)):
     """
     import xarray as xr
 
-    with _open(path) as file:
+    with NETCDF, _open(path) as file:
         if "dimensions" not in file.groups or "t0_fields" not in file.groups:
             raise ValueError(f"{path} has no layout of The Well: groups dimensions, t0_fields; got {list(file.groups)}")
         space = [str(name) for name in np.atleast_1d(file["dimensions"].getncattr("spatial_dims"))]
@@ -180,7 +181,7 @@ def _read(path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there; without files, `pairs.darcy` and `pairs.burgers` make pairs")
     out = {}
-    with xr.open_dataset(path) as data:
+    with NETCDF, xr.open_dataset(path) as data:
         for name, stored in names.items():
             if stored not in data:
                 there = [str(variable) for variable in data.data_vars]
