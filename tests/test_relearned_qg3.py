@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -102,6 +104,28 @@ def test_what_is_for_training_leaves_planet_and_scales_alone():
         planet = sum(net.fields.size for net in nets if isinstance(net, hg.nn.Beside))
         scales = sum(part.input_scale.size + part.output_scale.size for part in parts)
         assert count(models.weights(closure)) + planet + scales == count(closure)
+
+
+def test_a_free_run_goes_on_from_its_last_year(tmp_path, monkeypatch):
+    config = replace(SMOKE, years=2, free_dt=7200.0)
+    _, air = models.atmosphere(config.truncation, config.inputs)
+    np.save(tmp_path / "test.npy", np.asarray(air.start)[None])
+    free = lambda name: stages._free(config, partial(models.truth, config), tmp_path, 0, tmp_path / name)
+    free("whole")
+
+    def stop(where):
+        if "year 2" in where:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stages, "stop_if_asked", stop)
+        free("stopped")
+    assert not (tmp_path / "stopped" / "days.json").exists()
+    free("stopped")
+    whole, stopped = (np.load(tmp_path / name / "climate.npz") for name in ("whole", "stopped"))
+    for name in ("u", "deviation"):
+        np.testing.assert_array_equal(whole[name], stopped[name])
+    assert 20 < np.abs(whole["u"]).max() < 100 and json.loads((tmp_path / "whole" / "days.json").read_text()) == 720
 
 
 def test_valid_time():

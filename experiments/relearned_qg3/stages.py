@@ -203,7 +203,7 @@ def _valid(error, step: float) -> float:
 def _free(config, build, data, number, folder):
     """days.json: how long a free run stayed finite and below 400 m/s; climate.npz: u, its mean and deviation till then.
 
-    Goes on from its last ten years.
+    Goes on from its last year.
     """
     flow = build(free=True)
     q = np.load(data / "test.npy", mmap_mode="r")[12 * number]
@@ -223,8 +223,7 @@ def _free(config, build, data, number, folder):
             days += 10 * int((~fine).argmax())
             break
         state, days, total = after, days + 360, total + [found["u"].mean(0), found["square"].mean(0)]
-        if (year + 1) % 10 == 0:
-            saved.save(year + 1, {"state": state, "total": total})
+        saved.save(year + 1, {"state": state, "total": total})
         print(f"  free run {number}: {year + 1} of {config.years} years", end="\r", flush=True)
     u, square = total / (days // 360) if days >= 360 else np.full(shape, np.nan)
     np.savez(folder / "climate.npz", u=u, deviation=np.sqrt(np.maximum(square - u**2, 0)))
