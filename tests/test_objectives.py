@@ -95,6 +95,11 @@ def test_perturbed_starts_carry_the_asked_noise_and_nothing_else_changes():
     assert abs(noise[:, 0].mean((0, 2, 3)) / layers.std((1, 2))).max() < 2e-3
     assert same_bits(seen[0], seen[1]) and not same_bits(seen[0], seen[2])
     assert seen[0]["q"].dtype == jnp.float32
+    perturbed(keep, {"q": np.array([2e-7, 3e-9])})(None, batch, jr.key(1))
+    found = np.asarray(seen[3]["q"] - batch["q"], np.float64)[:, 0].std((0, 2, 3))
+    assert np.allclose(found, [2e-7, 3e-9], rtol=0.03) and seen[3]["q"].dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"amplitudes of \['psi'\]; 'q' is missing"):
+        perturbed(keep, {"psi": 1.0})(None, batch, jr.key(1))
 
 
 def test_without_amplitude_nothing_is_perturbed_and_single_records_are_refused():

@@ -103,6 +103,19 @@ def test_a_network_trains_through_the_three_level_model(kind):
     assert np.isfinite(losses).all() and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3]), losses
 
 
+def test_a_network_sees_anomalies_of_records():
+    """Mean zero at every point and standard deviation one in every channel, whatever stands still."""
+    grid = sphere(10)
+    rng = np.random.default_rng(0)
+    still, size = 30 * rng.normal(size=(2, *grid.shape)), np.array([0.1, 3.0])[:, None, None]
+    records = still + size * rng.normal(size=(40, 2, *grid.shape))
+    seen = nn.Anomalies.from_data(lambda x: x, records)
+    x = np.stack([np.asarray(seen(jnp.asarray(record), grid)) for record in records])
+    assert np.abs(x.mean(0)).max() < 1e-12 and np.abs(x.std((0, 2, 3)) - 1).max() < 1e-12
+    with pytest.raises(ValueError, match=r"channels \[1\] of 2 have no anomalies"):
+        nn.Anomalies.from_data(lambda x: x, records * [[[[1.0]], [[0.0]]]])
+
+
 def test_what_does_not_fit_is_refused():
     grid = sphere(5)
     with pytest.raises(ValueError, match="weights reach degree 9, the grid resolves 5"):

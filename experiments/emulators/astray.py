@@ -13,6 +13,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.emulators.records import ROLL, Coarse
+from hybridgcm import nn
 from hybridgcm.preemption import stop_if_asked
 
 LOOK = 10
@@ -26,20 +27,23 @@ BEFORE = 1, 3, 6, 12
 def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
     """States `[{name: [layer, y, x]}]` of free runs from amplified records, and after how many leads runs were lost.
 
-    Of a lost run the states shortly before, of another one that which is farthest from the records.
+    Of a lost run the states shortly before, of another one that which is farthest from the records. For a network that
+    sees anomalies these are what is amplified and watched: half as much again of a planet's jets is out of balance.
     """
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
-    largest = {name: np.asarray(a).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
+    sees = isinstance(model.net, nn.Anomalies)
+    usual = {name: np.mean(a, 0, dtype=float).astype(a.dtype) * sees for name, a in records.items()}
+    largest = {name: (a - usual[name]).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
-    now = {name: jnp.asarray(factors * a[first]) for name, a in records.items()}
+    now = {name: jnp.asarray(usual[name] + factors * (a[first] - usual[name])) for name, a in records.items()}
     lost, farthest, found = np.zeros(runs, int), np.zeros(runs), {}
     recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))
     for look in range(1, looks + 1):
         stop_if_asked("while networks ran freely, which begins anew")
         now = _further(model, now)
         seen = {name: np.asarray(a) for name, a in now.items()}
-        variance = [(seen[name].var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
+        variance = [((seen[name] - usual[name]).var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
         excess = np.max(variance, 0)
         gone = ~(excess < config.stray_limit) & (lost == 0)
         for run in np.flatnonzero(gone):

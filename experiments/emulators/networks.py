@@ -33,24 +33,49 @@ def emulator(config, flow: Flow, name: str, seed: int, records: dict) -> hg.Emul
     whole = hg.Emulator.from_data(lambda x: x, records, dt=flow.lead, grid=grid)
     channels = sum(a.shape[1] for a in records.values())
     net = _network(config, flow, name, channels + len(place), channels, jr.key(seed), lambda: _changes(whole, records))
-    return _with(whole, nn.Beside(net, place), grid)
+    net = nn.Beside(net, place)
+    if isinstance(grid, hg.Sphere):  # most of what is there stands still, and weather is small beside it
+        units = [a / np.asarray(whole.scale[key]).reshape(-1, 1, 1) for key, a in records.items()]
+        net = nn.Anomalies.from_data(net, np.concatenate(units, 1))
+    return _with(whole, net, grid)
 
 
 def at(flow: Flow, trained: hg.Emulator, factor: int) -> hg.Emulator:
     """The same weights on a grid `factor` times as fine."""
-    grid = flow.grid(factor)
-    place = jnp.asarray(flow.place(grid), grid.dtype)
-    return _with(trained, nn.Beside(trained.net.net, place), grid)
+    coarse, grid = flow.grid(1), flow.grid(factor)
+    net = nn.Beside(_core(trained.net), jnp.asarray(flow.place(grid), grid.dtype))
+    if isinstance(usual := trained.net, nn.Anomalies):
+        mean = grid.to_grid(coarse.resize(coarse.to_spectral(usual.mean), grid))
+        net = nn.Anomalies(net, mean, usual.spread)
+    return _with(trained, net, grid)
 
 
 def _with(model: hg.Emulator, net, grid) -> hg.Emulator:
     return hg.Emulator(net, model.names, dict(model.scale), dt=model.dt, change=dict(model.change), grid=grid)
 
 
+def blur(config, model: hg.Emulator):
+    """Noise on the starts of pairs, as `train.perturbed` takes it: of the fields' size, or of that of their anomalies.
+
+    Hashable. On a sphere noise in a share of the fields would be larger than what changes in a lead.
+    """
+    if not config.blur or not isinstance(model.net, nn.Anomalies):
+        return config.blur
+    ends = np.cumsum([np.size(model.scale[name]) for name in model.names])[:-1]
+    parts = zip(model.names, np.split(np.asarray(model.net.spread, float), ends), strict=True)
+    sizes = {name: config.blur * np.asarray(model.scale[name], float) * spread for name, spread in parts}
+    return tuple((name, tuple(np.atleast_1d(size).tolist())) for name, size in sizes.items())
+
+
 def weights(model: hg.Emulator):
     """What is trained of an emulator."""
-    net = model.net.net
+    net = _core(model.net)
     return net.net.branches if isinstance(net, OnGrid) else net
+
+
+def _core(net):
+    """The network without what it is told."""
+    return _core(net.net) if isinstance(net, nn.Beside | nn.Anomalies) else net
 
 
 def count(model: hg.Emulator) -> int:

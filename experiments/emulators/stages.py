@@ -80,11 +80,12 @@ def load(config, flow, name, seed, data, trained, factor: int = 1) -> hg.Emulato
 
 
 @functools.cache
-def _objective(sizes: tuple, blur: float):
+def _objective(sizes: tuple, blur):
     """Mean squares over those of one lead's changes; the same for all seeds, as jit asks.
 
     `sizes`: (name, of changes, largest of the records), the last two one per layer. Frames of more than the records'
-    largest mean square are weighed down by as much: the few that strayed far would drown all others.
+    largest mean square are weighed down by as much: the few that strayed far would drown all others. `blur`: 0, or what
+    `networks.blur` gives.
     """
 
     def loss(prediction, target):
@@ -95,7 +96,8 @@ def _objective(sizes: tuple, blur: float):
             errors.append(jnp.mean(square / jnp.maximum(1, jnp.mean(target[name] ** 2, (-2, -1)) / largest)))
         return sum(errors) / len(errors)
 
-    return train.perturbed(hg.online(loss), blur) if blur else hg.online(loss)
+    amplitude = dict(blur) if isinstance(blur, tuple) else blur
+    return train.perturbed(hg.online(loss), amplitude) if blur else hg.online(loss)
 
 
 def _train(config, flow, name, seed, data, folder):
@@ -104,7 +106,7 @@ def _train(config, flow, name, seed, data, folder):
     largest = {key: np.mean(np.square(a, dtype=float), (-2, -1)).max(0) for key, a in fields.items()}
     sizes = tuple((key, *(tuple(np.atleast_1d(b[key]).tolist()) for b in (model.change, largest))) for key in fields)
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
-    short = 2, config.one_step, config.batch, 2e-3, config.blur
+    short = 2, config.one_step, config.batch, 2e-3, networks.blur(config, model)
     ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
     for number in range(config.rounds + 1):
         if number:

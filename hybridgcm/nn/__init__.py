@@ -37,6 +37,7 @@ from hybridgcm.nn.local import neural_operator as neural_operator
 from hybridgcm.nn.operators import FNO as FNO
 from hybridgcm.nn.operators import AbstractOperator as AbstractOperator
 from hybridgcm.nn.operators import AbstractSpectralOperator as AbstractSpectralOperator
+from hybridgcm.nn.operators import Anomalies as Anomalies
 from hybridgcm.nn.operators import Beside as Beside
 from hybridgcm.nn.operators import PlaceNetwork as PlaceNetwork
 from hybridgcm.nn.operators import SpectralConvolution as SpectralConvolution

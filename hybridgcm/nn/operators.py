@@ -65,6 +65,36 @@ class Beside(AbstractOperator):
         return apply(self.net, jnp.concatenate([x, self.fields.astype(x.dtype)]), grid)
 
 
+class Anomalies(AbstractOperator):
+    """y = net((x − mean)/spread, grid): a network that sees how far fields are from what is usual at every place.
+
+    Where most of a field stands still, as the jets of a planet do, weather is a small part of it, and what draws it
+    back to the usual a smaller one of its changes. `mean` `[channel, *points]` and `spread` `[channel]`, in the units
+    of x, are measured (`from_data`) and not meant to be trained: fit with `where=` the `net` alone.
+    """
+
+    net: Callable
+    mean: Float[Array, "channel *points"]
+    spread: Float[Array, "channel"]
+
+    @classmethod
+    def from_data(cls, net: Callable, x):
+        """Mean over samples, and standard deviation over samples and points, of x `[sample, channel, *points]`.
+
+        Raises `ValueError` for a channel without anomalies.
+        """
+        x = np.asarray(x, float)
+        mean = x.mean(0)
+        spread = np.sqrt(np.mean((x - mean) ** 2, axis=(0, *range(2, x.ndim))))
+        if not (spread > 0).all():
+            raise ValueError(f"channels {np.flatnonzero(~(spread > 0)).tolist()} of {len(spread)} have no anomalies")
+        return cls(net, jnp.asarray(mean), jnp.asarray(spread))
+
+    def __call__(self, x, grid):
+        each = (slice(None), *(None,) * (x.ndim - 1))
+        return apply(self.net, (x - self.mean.astype(x.dtype)) / self.spread.astype(x.dtype)[each], grid)
+
+
 class SpectralConvolution(AbstractOperator):
     """y_o(k, l) = Σ_c W[o, c, l, k] x_c(k, l) on the lowest modes, zero on all others, plus a bias per channel.
 

@@ -1,6 +1,6 @@
 """What is minimised: every training regime is a function `objective(model, batch, key) -> scalar`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -216,14 +216,18 @@ def augmented(objective: Objective, transform: Callable[[dict, Array], dict]) ->
     return replaced
 
 
-def perturbed(objective: Objective, amplitude: float) -> Objective:
+def perturbed(objective: Objective, amplitude: float | Mapping[str, ArrayLike]) -> Objective:
     """`objective` of windows whose frame 0 carries white noise: what follows is to be reached from near by, too.
 
-    `amplitude`: standard deviation of the noise relative to that of each layer of each field, a few hundredths. Meant
-    around `online`: errors that a model makes in a long run are met in training, and their growth is penalised.
-    Sanchez-Gonzalez et al. (2020), arXiv:2002.09405, section 4.3. Raises `ValueError` for batches other than windows
-    `[batch, time, layer, y, x]`.
+    `amplitude`: standard deviation of the noise relative to that of each layer of each field, a few hundredths, or
+    {name: one or one per layer, in the unit of the field}, for fields of which most stands still: noise larger than
+    the change over a window leaves nothing to learn but to remove it. Meant around `online`: errors that a model makes
+    in a long run are met in training, and their growth is penalised. Sanchez-Gonzalez et al. (2020), arXiv:2002.09405,
+    section 4.3. Raises `ValueError` for batches other than windows `[batch, time, layer, y, x]` and for fields without
+    an amplitude.
     """
+
+    absolute = isinstance(amplitude, Mapping)
 
     def noisy(model, batch, key):
         key, *keys = jr.split(key, 1 + len(batch))
@@ -232,7 +236,10 @@ def perturbed(objective: Objective, amplitude: float) -> Objective:
             if jnp.ndim(frames) != 5:
                 raise ValueError(f"perturbed needs windows [batch, time, layer, y, x]; {name} is {jnp.shape(frames)}")
             start = jnp.asarray(frames)[:, 0]
-            size = amplitude * jnp.std(start, (-2, -1), keepdims=True)
+            if absolute and name not in amplitude:
+                raise ValueError(f"perturbed has amplitudes of {sorted(amplitude)}; {name!r} is missing")
+            known = amplitude[name] if absolute else amplitude * jnp.std(start, (-2, -1))
+            size = jnp.asarray(known, start.dtype)[..., None, None]
             changed[name] = jnp.asarray(frames).at[:, 0].add(size * jr.normal(own, start.shape, start.dtype))
         return objective(model, changed, key)
 
