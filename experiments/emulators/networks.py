@@ -35,8 +35,8 @@ def emulator(config, flow: Flow, name: str, seed: int, records: dict) -> hg.Emul
     net = _network(config, flow, name, channels + len(place), channels, jr.key(seed), lambda: _changes(whole, records))
     net = nn.Beside(net, place)
     if isinstance(grid, hg.Sphere):  # most of what is there stands still, and weather is small beside it
-        units = [a / np.asarray(whole.scale[key]).reshape(-1, 1, 1) for key, a in records.items()]
-        net = nn.Anomalies.from_data(net, np.concatenate(units, 1))
+        scaled = [a / np.asarray(whole.scale[key]).reshape(-1, 1, 1) for key, a in records.items()]
+        net = nn.Anomalies.from_data(net, np.concatenate(scaled, 1))
     return _with(whole, net, grid)
 
 
@@ -54,10 +54,12 @@ def _with(model: hg.Emulator, net, grid) -> hg.Emulator:
     return hg.Emulator(net, model.names, dict(model.scale), dt=model.dt, change=dict(model.change), grid=grid)
 
 
-def blur(config, model: hg.Emulator):
+def start_noise(config, model: hg.Emulator):
     """Noise on the starts of pairs, as `train.perturbed` takes it: of the fields' size, or of that of their anomalies.
 
-    Hashable. On a sphere noise in a share of the fields would be larger than what changes in a lead.
+    Hashable. On a sphere .03 of the geopotential, most of which stands still, is more than changes in a lead. An SFNO
+    errs there after 2,000 steps by .125, .185 and .099 of the changes of ζ, δ and φ; by .128, .212 and .137 with noise
+    in that share of whole fields and without anomalies.
     """
     if not config.blur or not isinstance(model.net, nn.Anomalies):
         return config.blur

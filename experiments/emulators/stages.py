@@ -85,7 +85,7 @@ def _objective(sizes: tuple, blur):
 
     `sizes`: (name, of changes, largest of the records), the last two one per layer. Frames of more than the records'
     largest mean square are weighed down by as much: the few that strayed far would drown all others. `blur`: 0, or what
-    `networks.blur` gives.
+    `networks.start_noise` gives.
     """
 
     def loss(prediction, target):
@@ -106,7 +106,7 @@ def _train(config, flow, name, seed, data, folder):
     largest = {key: np.mean(np.square(a, dtype=float), (-2, -1)).max(0) for key, a in fields.items()}
     sizes = tuple((key, *(tuple(np.atleast_1d(b[key]).tolist()) for b in (model.change, largest))) for key in fields)
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
-    short = 2, config.one_step, config.batch, 2e-3, networks.blur(config, model)
+    short = 2, config.one_step, config.batch, 2e-3, networks.start_noise(config, model)
     ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
     for number in range(config.rounds + 1):
         if number:

@@ -220,11 +220,11 @@ def perturbed(objective: Objective, amplitude: float | Mapping[str, ArrayLike]) 
     """`objective` of windows whose frame 0 carries white noise: what follows is to be reached from near by, too.
 
     `amplitude`: standard deviation of the noise relative to that of each layer of each field, a few hundredths, or
-    {name: one or one per layer, in the unit of the field}, for fields of which most stands still: noise larger than
-    the change over a window leaves nothing to learn but to remove it. Meant around `online`: errors that a model makes
-    in a long run are met in training, and their growth is penalised. Sanchez-Gonzalez et al. (2020), arXiv:2002.09405,
-    section 4.3. Raises `ValueError` for batches other than windows `[batch, time, layer, y, x]` and for fields without
-    an amplitude.
+    {name: one or one per layer, in the unit of the field}, for fields of which most stands still, a small share of
+    which may be more than changes over a window; such noise is most of the loss. Meant around `online`: errors that a
+    model makes in a long run are met in training, and their growth is penalised. Sanchez-Gonzalez et al. (2020),
+    arXiv:2002.09405, section 4.3. Raises `ValueError` for batches other than windows `[batch, time, layer, y, x]` and
+    for fields without an amplitude.
     """
 
     absolute = isinstance(amplitude, Mapping)
