@@ -12,7 +12,7 @@ import numpy as np
 import hybridgcm as hg
 from experiments.emulators import astray, flows, networks, records, scores
 from experiments.emulators.scores import write
-from hybridgcm import checkpoint, train
+from hybridgcm import checkpoint, nn, train
 from hybridgcm.files import atomic
 
 TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
@@ -80,20 +80,26 @@ def load(config, flow, name, seed, data, trained, factor: int = 1) -> hg.Emulato
 
 
 @functools.cache
-def _objective(sizes: tuple, blur):
+def _objective(flow, data, change: tuple, anomalies: bool, blur):
     """Mean squares over those of one lead's changes; the same for all seeds, as jit asks.
 
-    `sizes`: (name, of changes, largest of the records), the last two one per layer. Frames of more than the records'
-    largest mean square are weighed down by as much: the few that strayed far would drown all others. `blur`: 0, or what
-    `networks.start_noise` gives.
+    `change`: (name, one number per layer). Frames of more than the records' largest mean square (that of departures
+    from their mean, for a network that sees anomalies) are weighed down by as much: the few that strayed far would
+    drown all others. `blur`: 0, or what `networks.start_noise` gives.
     """
+    fields = records.training(flow, data)
+    usual = {name: np.mean(a, 0, dtype=float).astype(a.dtype) * anomalies for name, a in fields.items()}
+    largest = {
+        name: np.mean(np.square(a - usual[name], dtype=float), (-2, -1)).max(0).astype(a.dtype)
+        for name, a in fields.items()
+    }
 
     def loss(prediction, target):
         errors = []
-        for name, *known in sizes:
-            change, largest = (np.asarray(values, np.float32) for values in known)
-            square = jnp.mean((prediction[name] - target[name]) ** 2, (-2, -1)) / change**2
-            errors.append(jnp.mean(square / jnp.maximum(1, jnp.mean(target[name] ** 2, (-2, -1)) / largest)))
+        for name, size in change:
+            square = jnp.mean((prediction[name] - target[name]) ** 2, (-2, -1)) / np.asarray(size, np.float32) ** 2
+            excess = jnp.mean((target[name] - usual[name]) ** 2, (-2, -1)) / largest[name]
+            errors.append(jnp.mean(square / jnp.maximum(1, excess)))
         return sum(errors) / len(errors)
 
     amplitude = dict(blur) if isinstance(blur, tuple) else blur
@@ -103,8 +109,8 @@ def _objective(sizes: tuple, blur):
 def _train(config, flow, name, seed, data, folder):
     fields = records.training(flow, data)
     model = networks.emulator(config, flow, name, seed, fields)
-    largest = {key: np.mean(np.square(a, dtype=float), (-2, -1)).max(0) for key, a in fields.items()}
-    sizes = tuple((key, *(tuple(np.atleast_1d(b[key]).tolist()) for b in (model.change, largest))) for key in fields)
+    change = tuple((key, tuple(np.atleast_1d(model.change[key]).tolist())) for key in fields)
+    objective = functools.partial(_objective, flow, data, change, isinstance(model.net, nn.Anomalies))
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
     short = 2, config.one_step, config.batch, 2e-3, networks.start_noise(config, model)
     ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
@@ -122,7 +128,7 @@ def _train(config, flow, name, seed, data, folder):
             key = jr.fold_in(jr.fold_in(jr.fold_in(jr.key(2), seed), length), number)
             model, log = hg.fit(
                 model, hg.windows(runs, length=length, batch=batch, steps=steps, key=key),
-                _objective(sizes, blur),
+                objective(blur),
                 networks.optimiser(name, rate, steps), where=networks.weights, key=key,
                 checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{number}-{length}"), every=500,
                 progress=f"{name} {seed}, round {number}, {length - 1} ahead",
