@@ -63,11 +63,30 @@ def tilted(grid, a, angle):
     return jnp.asarray(out)
 
 
-def test_a_zonal_convolution_commutes_with_every_rotation():
+def test_a_zonal_convolution_commutes_with_rotations():
+    """Its round part with every one, all of it with those about the axis, which B tells from their mirror images."""
     grid = sphere(8)
     x = grid.to_grid(white(grid, layers=1))
     net = nn.ZonalConvolution(1, 1, 6, key=jr.key(0))
-    assert error(net(tilted(grid, x[0], 0.9)[None], grid), tilted(grid, net(x, grid)[0], 0.9)[None]) < 1e-10
+    round_part = eqx.tree_at(lambda n: n.weights, net, net.weights.at[1].set(0))
+    inclined = lambda a: tilted(grid, a[0], 0.9)[None]
+    assert error(round_part(inclined(x), grid), inclined(round_part(x, grid))) < 1e-10
+    turned = lambda a: jnp.roll(a, 3, -1)
+    mirrored = lambda a: jnp.roll(a[..., ::-1], 1, -1)
+    assert error(net(turned(x), grid), turned(net(x, grid))) < 1e-13
+    assert error(round_part(mirrored(x), grid), mirrored(round_part(x, grid))) < 1e-13
+    assert error(net(mirrored(x), grid), mirrored(net(x, grid))) > 0.1
+
+
+def test_a_zonal_convolution_drifts_as_planetary_waves_do():
+    """A = 0 and B = b/(l + 1) are b ∂/∂λ of the inverse Laplacian: the tendency of vorticity by the planet's."""
+    grid = sphere(8)
+    zeta_hat = white(grid, layers=1)
+    net = nn.ZonalConvolution(1, 1, 8, key=jr.key(0))
+    weights = jnp.stack([jnp.zeros(9), 1 / (1 + jnp.arange(9.0))])[:, None, None]
+    net = eqx.tree_at(lambda n: n.weights, net, weights)
+    east = -1j * grid.order * grid.inverse_laplacian(zeta_hat) / grid.radius**2
+    assert error(net(grid.to_grid(zeta_hat), grid), grid.to_grid(east)) < 1e-13
 
 
 def test_an_sfno_is_one_function_at_every_truncation():
