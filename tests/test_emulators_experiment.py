@@ -36,10 +36,14 @@ def test_settings_that_do_not_fit_are_told():
         ({"records": 3}, "window of horizon"),
         ({"free_steps": 150}, "every 100 steps"),
         ({"members": 1}, "two members"),
+        ({"lead": 5400.0}, "whole hours in seconds"),
         ({"solver_leads": 4}, "horizon \\+ 1 = 5 records"),
         ({"networks": ("SFNO",)}, "qg has FNO, TFNO.*got 'SFNO'"),
     ):
         assert any(re.search(message, line) for line in Config(**change).problems()), change
+    with pytest.raises(ValueError, match="two-layer quasi-geostrophic turbulence steps 7200 s"):
+        flows.flow(replace(SMOKE, flow="qg", lead=3600.0))
+    assert flows.flow(replace(SMOKE, flow="qg", lead=7200.0)).lead == 7200
 
 
 @pytest.mark.parametrize("name", [*FLOWS[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in FLOWS[2:])])

@@ -17,6 +17,8 @@ class Config:
     water on a sphere, Marshall and Molteni's three-level atmosphere."""
     inputs: str = ""
     """netCDF file with forcing, orography and land of the three-level atmosphere; empty: the synthetic winter."""
+    lead: float = 0.0
+    """Seconds that an emulator steps; 0: a day of the two-layer flow, six hours of the others."""
     n: int = 16
     """Points a side of the emulators' plane; on a sphere n rows at truncation ⌊2n/3⌋."""
     networks: tuple[str, ...] = ()
@@ -92,6 +94,8 @@ class Config:
                 f"solver; got strays={self.strays}, stray_leads={self.stray_leads}, round_steps={self.round_steps}, "
                 f"solver_leads={self.solver_leads}"
             )
+        if not (self.lead >= 0 and self.lead % 3600 == 0):
+            yield f"lead={self.lead:g} must be whole hours in seconds, or 0 for the flow's own"
         if self.members < 2 or self.many < 0:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
         if not self.stray_excess >= 1:

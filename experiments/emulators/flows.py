@@ -41,9 +41,10 @@ class Flow(NamedTuple):
 def flow(config) -> Flow:
     """The flow of the configuration, built once for each of its sizes."""
     makers = {"qg": _quasi_geostrophic, "shallow_water": _shallow_water, "sphere": _sphere}
-    if config.flow == "qg3":
-        return _qg3(config.n, config.inputs)
-    return makers[config.flow](config.n)
+    found = _qg3(config.n, config.inputs) if config.flow == "qg3" else makers[config.flow](config.n)
+    if config.lead % (dt := found.solver(1).dt):
+        raise ValueError(f"lead={config.lead:g} s, but the solver of {found.title} steps {dt:g} s: take a multiple")
+    return found._replace(lead=config.lead or found.lead)
 
 
 @functools.cache

@@ -72,7 +72,7 @@ def _text(config, flow, models: dict, rows: dict) -> str:
     lines = [
         f"# Emulators: {flow.title}", "",
         f"Truth: the solver at {flow.finest} times the emulators' {' × '.join(map(str, flow.grid(1).shape))} points, "
-        f"cut to theirs; {config.records} records {days:g} days apart for training. Mean of {config.seeds} networks "
+        f"cut to theirs; {config.records} records {days:.3g} days apart for training. Mean of {config.seeds} networks "
         "(lowest to highest). Error: root mean square over that of the truth's departures from its mean, after one "
         f"step; valid: days until it exceeds {HALF:g}, of at most {days * config.forecast:g}. "
         f"{_rounds(config)}Free run: {config.free_steps:,} steps; alive while finite and with less than ten times the "

@@ -15,7 +15,7 @@ from experiments.emulators.scores import write
 from hybridgcm import checkpoint, nn, train
 from hybridgcm.files import atomic
 
-TRUTH = ("flow", "inputs", "n", "calm", "records", "starts", "apart", "forecast")
+TRUTH = ("flow", "inputs", "lead", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
     "one_step", "blur", "unrolled", "horizon", "batch", "size",
     "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "solver_leads", "round_steps",
