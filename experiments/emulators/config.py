@@ -72,7 +72,7 @@ class Config:
     many: int = 1000
     """Of one ensemble of the first kind, for its time."""
     noise: float = 0.05
-    """Standard deviation of the noise that members start with, over that of the fields."""
+    """Standard deviation of the noise that members start with, over that of what varies at a place."""
 
     selection: ClassVar = ("networks", "seeds", "free_steps", "solver_steps", "members", "many")
 

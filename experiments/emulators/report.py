@@ -105,7 +105,8 @@ def _text(config, flow, models: dict, rows: dict) -> str:
         )
         lines.append(f"| {name} |" + "".join(f" {told('one', k)} | {told('valid', k)} |" for k in (1, *finer)))
     lines += ["", "## Ensembles", "", f"{config.members} members from four starts, noise of {config.noise:g} of the "
-              f"fields' size; after {days * min(20, config.forecast):g} days. CRPS of {flow.names[0]} over its size, "
+              f"truth's departures from its mean; after {days * min(20, config.forecast):.3g} days. "
+              f"CRPS of {flow.names[0]} over its size, "
               "spread over error (one is right), Brier score of its highest twentieth.", "",
               "| | members left | CRPS | spread over error | Brier score |", "| --- |" + " ---: |" * 4]  # fmt: skip
     for name, runs in models.items():

@@ -151,7 +151,8 @@ def ensemble(which, config, flow, build, data, folder):
     begin = list(firsts(config))[: 4 if which == "members" else 1]
     seconds = flow.lead * np.arange(len(truth[flow.names[0]]))
     starts = {name: np.stack([a[first] for first in begin]) for name, a in truth.items()} | {"time": seconds[begin]}
-    amplitude = {name: config.noise * np.asarray(a, float).std((0, 2, 3)) for name, a in truth.items()}
+    varies = lambda a: np.asarray(a, float) - np.mean(a, 0, dtype=float)
+    amplitude = {name: config.noise * varies(a).std((0, 2, 3)) for name, a in truth.items()}
     ask = {"every": stride, "members": members, "perturb": perturbations.noise(amplitude), "key": jr.key(3)}
     took, result = [], None
     for _ in range(1 if which == "members" else 2):  # the second time is without compilation
