@@ -69,9 +69,9 @@ def _text(config, found: dict, climate: dict) -> str:
         "fields for every harmonic), by a "
         "U-Net and one per harmonic (after Gelbrecht and others' pseudo-spectral network), by a U-Net; and emulators "
         f"of everything, over {config.lead:g} hours. e(t): error of q, root mean square over the area, relative to "
-        f"that of q; mean over {config.starts} starts and {config.seeds} networks (lowest to highest). Valid: days "
-        f"until the error is half of the anomalies' size. Free runs: {config.runs} of {config.years} years from each "
-        "network; climate against the truth's, of those that lived.", "",
+        f"that of q; mean over {config.starts} starts and up to {config.seeds} networks (lowest to highest). Valid: "
+        f"days until the error is half of the anomalies' size. Free runs: {config.runs} of {config.years} years from "
+        "each network; climate against the truth's, of those that lived.", "",
         "| | e(1 d) | e(4 d) | e(4 d) of q + f | published e(1 d), e(4 d) | valid, days | survivors "
         "| first blow-up, days | mean of u, m/s | its deviation, m/s |",
         "| --- |" + " --- |" * 9,
