@@ -104,6 +104,18 @@ def test_untrained_emulators_persist_or_stay_in_their_basis(name):
         assert same_bits(np.asarray(after["q"]), start["q"])
 
 
+@pytest.mark.parametrize("name", ["qg", "sphere"])
+def test_every_network_fits_the_grid_of_the_default(name):
+    config = Config(flow=name)
+    flow = flows.flow(config)
+    data = noise(flow, 10)
+    for network in config.available():
+        model = networks.emulator(config, flow, network, 0, data)
+        state = model.encode({key: a[0] for key, a in data.items()})
+        after = eqx.filter_eval_shape(model.step, state)
+        assert {key: a.shape for key, a in after.y.items()} == {key: a.shape for key, a in state.y.items()}, network
+
+
 def test_finer_grids_give_the_linear_map_of_the_same_waves():
     """The linear map knows wavenumbers, not points: a smooth field changes by the same field at 2n."""
     config = replace(SMOKE, networks=("linear",))

@@ -130,7 +130,7 @@ def _network(config, flow: Flow, name: str, inputs: int, outputs: int, key, chan
     on_sphere = {
         "SFNO": lambda: nn.FNO(inputs, outputs, modes=truncation, hidden=wide(16), key=key),
         "local SFNO": lambda: nn.local_sfno(
-            inputs, outputs, degrees=truncation, cutoff=3e7 / truncation, hidden=wide(16), key=key
+            inputs, outputs, degrees=truncation, cutoff=4e7 / truncation, hidden=wide(16), key=key
         ),
         "spherical U-Net": lambda: nn.SphericalUNet(inputs, outputs, widths=widths, key=key),
         "polar CNN": lambda: nn.PolarCNN((inputs, *(wide(32),) * 3, outputs), (5, 3, 3, 3), key=key),

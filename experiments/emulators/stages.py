@@ -27,7 +27,7 @@ def everything(run) -> dict:
     """{name: list over seeds of scores}: networks, the solver at their resolution, persistence, and what they share."""
     config, found = run.config, {}
     flow = flows.flow(config)
-    settings = dataclasses.asdict(config)
+    settings = dataclasses.asdict(config) | {"horizon": config.window()}
     only = lambda names: {name: settings[name] for name in names}
     known = only(TRUTH)
     data = run.stage("truth", known, functools.partial(records.make, config, flow))
@@ -113,7 +113,7 @@ def _train(config, flow, name, seed, data, folder):
     objective = functools.partial(_objective, flow, data, change, isinstance(model.net, nn.Anomalies))
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
     short = 2, config.one_step, config.batch, 2e-3, networks.start_noise(config, model)
-    ahead = config.horizon + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
+    ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
     for number in range(config.rounds + 1):
         if number:
             strays, ends = _strays(config, flow, model, fields, seed, number, folder)
