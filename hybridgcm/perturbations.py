@@ -54,6 +54,17 @@ def noise(
     return perturb
 
 
+def drawn(
+    grid, *, band: tuple[float, float] = (0.0, np.inf), spectrum: Callable[[np.ndarray], np.ndarray] = np.ones_like
+):
+    """draw(key, shape, dtype): the noise of `noise`, of variance one, `[..., *grid.shape]`: for `train.perturbed`.
+
+    Raises `ValueError` for a band without modes and a spectrum below zero.
+    """
+    factor = _isotropic(grid, band, spectrum)
+    return lambda key, shape, dtype: _pattern(grid, jnp.asarray(factor, dtype), key, shape, dtype)
+
+
 def lagged(analyses: Mapping[str, Any]) -> Perturb:
     """Member j is a forecast to the start from the analysis j spacings before it; member 0 is the analysis itself.
 
@@ -149,10 +160,15 @@ def _noisy(model, state: State, factor, amplitudes, key) -> State:
     grid, fields = grid_of(model), model.decode(state)
     moved = {}
     for number, (name, a) in enumerate(sorted(fields.items())):
-        white = jr.normal(jr.fold_in(key, number), a.shape, a.dtype) / jnp.sqrt(grid.weights)
-        pattern = grid.to_grid(times(factor.astype(a.dtype), grid.to_spectral(white)))
+        pattern = _pattern(grid, factor.astype(a.dtype), jr.fold_in(key, number), a.shape, a.dtype)
         moved[name] = a + amplitudes[name] * pattern
     return restarted(model, state, moved)
+
+
+def _pattern(grid, factor, key, shape, dtype) -> Array:
+    """Gaussian noise of the spectrum that `_isotropic` made a factor of."""
+    white = jr.normal(key, shape, dtype) / jnp.sqrt(grid.weights).astype(dtype)
+    return grid.to_grid(times(factor, grid.to_spectral(white)))
 
 
 def _isotropic(grid, band, spectrum) -> np.ndarray:

@@ -98,6 +98,9 @@ def test_perturbed_starts_carry_the_asked_noise_and_nothing_else_changes():
     perturbed(keep, {"q": np.array([2e-7, 3e-9])})(None, batch, jr.key(1))
     found = np.asarray(seen[3]["q"] - batch["q"], np.float64)[:, 0].std((0, 2, 3))
     assert np.allclose(found, [2e-7, 3e-9], rtol=0.03) and seen[3]["q"].dtype == jnp.float32
+    ones = lambda key, shape, dtype: jnp.ones(shape, dtype)
+    perturbed(keep, {"q": 2e-7}, draw=ones)(None, batch, jr.key(1))
+    assert np.allclose(seen[4]["q"][:, 0] - batch["q"][:, 0], 2e-7, rtol=1e-5)
     with pytest.raises(ValueError, match=r"amplitudes of \['psi'\]; 'q' is missing"):
         perturbed(keep, {"psi": 1.0})(None, batch, jr.key(1))
 

@@ -245,6 +245,11 @@ def test_noise_has_the_spectrum_and_the_amplitude_asked_for(kind):
     slope = np.polyfit(np.log(kappa[inside]), np.log(shells[:, inside].mean(0)), 1)[0]
     assert abs(slope + 2) < (0.5 if kind == "torus" else 0.1), slope  # a ring of the lattice has some modes too many
     assert np.abs(np.asarray(jax.vmap(lambda s: grid.mean(model.decode(s)["q"]))(states))).max() < 1e-18
+    draw = perturbations.drawn(grid, band=band, spectrum=lambda kappa: kappa**-2.0)
+    fields = draw(jr.key(1), (200, layers, *grid.shape), jnp.float64)
+    own = grid.spectrum(grid.multiplicity * jnp.mean(jnp.abs(grid.to_spectral(fields)) ** 2, (0, 1)))
+    np.testing.assert_allclose(own[inside], shells[:, inside].mean(0), rtol=0.2)
+    assert abs(float(jnp.mean(grid.mean(fields**2))) - 1) < 0.03 and fields.shape == (200, layers, *grid.shape)
 
 
 def test_noise_on_the_sphere_is_as_strong_at_the_poles_as_at_the_equator():

@@ -90,8 +90,8 @@ class Config:
         enough = min(self.strays, self.stray_leads, self.round_steps) >= 1 and self.solver_leads > self.window()
         if self.rounds < 0 or (self.rounds and not enough):
             yield (
-                f"rounds={self.rounds} need runs, leads and steps, and horizon + 1 = {self.window() + 1} records of "
-                f"the solver; got strays={self.strays}, stray_leads={self.stray_leads}, round_steps={self.round_steps}, "
+                f"rounds={self.rounds} need runs, leads, steps, and horizon + 1 = {self.window() + 1} records of the "
+                f"solver; got strays={self.strays}, stray_leads={self.stray_leads}, round_steps={self.round_steps}, "
                 f"solver_leads={self.solver_leads}"
             )
         if not (self.lead >= 0 and self.lead % 3600 == 0):

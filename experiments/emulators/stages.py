@@ -12,7 +12,7 @@ import numpy as np
 import hybridgcm as hg
 from experiments.emulators import astray, flows, networks, records, scores
 from experiments.emulators.scores import write
-from hybridgcm import checkpoint, nn, train
+from hybridgcm import checkpoint, nn, perturbations, train
 from hybridgcm.files import atomic
 
 TRUTH = ("flow", "inputs", "lead", "n", "calm", "records", "starts", "apart", "forecast")
@@ -103,17 +103,19 @@ def _objective(flow, data, change: tuple, anomalies: bool, blur):
         return sum(errors) / len(errors)
 
     amplitude = dict(blur) if isinstance(blur, tuple) else blur
-    return train.perturbed(hg.online(loss), amplitude) if blur else hg.online(loss)
+    noise = perturbations.drawn(flow.grid(1))
+    return train.perturbed(hg.online(loss), amplitude, draw=noise) if blur else hg.online(loss)
 
 
 def _train(config, flow, name, seed, data, folder):
     fields = records.training(flow, data)
     model = networks.emulator(config, flow, name, seed, fields)
     change = tuple((key, tuple(np.atleast_1d(model.change[key]).tolist())) for key in fields)
-    objective = functools.partial(_objective, flow, data, change, isinstance(model.net, nn.Anomalies))
+    noise = networks.start_noise(config, model)
+    objective = _objective(flow, data, change, isinstance(model.net, nn.Anomalies), noise)
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
-    short = 2, config.one_step, config.batch, 2e-3, networks.start_noise(config, model)
-    ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4, 0.0
+    short = 2, config.one_step, config.batch, 2e-3
+    ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4
     for number in range(config.rounds + 1):
         if number:
             strays, ends = _strays(config, flow, model, fields, seed, number, folder)
@@ -121,15 +123,14 @@ def _train(config, flow, name, seed, data, folder):
             if not ends:
                 break
             runs = runs + strays
-            short = 2, config.round_steps, config.batch, 5e-4, 0.0
-        for length, steps, batch, rate, blur in (short, ahead):
+            short = 2, config.round_steps, config.batch, 5e-4
+        for length, steps, batch, rate in (short, ahead):
             if not steps:
                 continue
             key = jr.fold_in(jr.fold_in(jr.fold_in(jr.key(2), seed), length), number)
             model, log = hg.fit(
                 model, hg.windows(runs, length=length, batch=batch, steps=steps, key=key),
-                objective(blur),
-                networks.optimiser(name, rate, steps), where=networks.weights, key=key,
+                objective, networks.optimiser(name, rate, steps), where=networks.weights, key=key,
                 checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{number}-{length}"), every=500,
                 progress=f"{name} {seed}, round {number}, {length - 1} ahead",
             )  # fmt: skip

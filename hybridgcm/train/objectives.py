@@ -216,14 +216,18 @@ def augmented(objective: Objective, transform: Callable[[dict, Array], dict]) ->
     return replaced
 
 
-def perturbed(objective: Objective, amplitude: float | Mapping[str, ArrayLike]) -> Objective:
-    """`objective` of windows whose frame 0 carries white noise: what follows is to be reached from near by, too.
+def perturbed(
+    objective: Objective, amplitude: float | Mapping[str, ArrayLike], *, draw: Callable[..., Array] = jr.normal
+) -> Objective:
+    """`objective` of windows whose frame 0 carries noise: what follows is to be reached from near by, too.
 
     `amplitude`: standard deviation of the noise relative to that of each layer of each field, a few hundredths, or
     {name: one or one per layer, in the unit of the field}, for fields of which most stands still, a small share of
-    which may be more than changes over a window; such noise is most of the loss. Meant around `online`: errors that a
-    model makes in a long run are met in training, and their growth is penalised. Sanchez-Gonzalez et al. (2020),
-    arXiv:2002.09405, section 4.3. Raises `ValueError` for batches other than windows `[batch, time, layer, y, x]` and
+    which may be more than changes over a window; such noise is most of the loss. `draw(key, shape, dtype)`: noise of
+    variance one; white by default, most of it in the shortest waves. `perturbations.drawn(grid)` has as much of it in
+    every wavenumber, and so teaches to lose what drifts slowly, too. Meant around `online`: errors that a model makes
+    in a long run are met in training, and their growth is penalised. Sanchez-Gonzalez et al. (2020), arXiv:2002.09405,
+    section 4.3. Raises `ValueError` for batches other than windows `[batch, time, layer, y, x]` and
     for fields without an amplitude.
     """
 
@@ -240,7 +244,7 @@ def perturbed(objective: Objective, amplitude: float | Mapping[str, ArrayLike]) 
                 raise ValueError(f"perturbed has amplitudes of {sorted(amplitude)}; {name!r} is missing")
             known = amplitude[name] if absolute else amplitude * jnp.std(start, (-2, -1))
             size = jnp.asarray(known, start.dtype)[..., None, None]
-            changed[name] = jnp.asarray(frames).at[:, 0].add(size * jr.normal(own, start.shape, start.dtype))
+            changed[name] = jnp.asarray(frames).at[:, 0].add(size * draw(own, start.shape, start.dtype))
         return objective(model, changed, key)
 
     return noisy
