@@ -14,10 +14,9 @@ TITLES = {
 
 
 class WithSlopes(nn.AbstractOperator):
-    """y = net(φ, ζ, δ, u, v and the gradients of the three, sin φ): what round filters cannot make.
+    """y = net(φ, ζ, δ, u, v and the gradients of the three, sin φ): the factors of Jacobians such as u·∇ζ, ready made.
 
-    Convolutions with round kernels and functions of points commute with mirrors, if ζ is taken for a scalar; Jacobians
-    such as u·∇ζ, and the drift of planetary waves, do not. Winds and slopes are vectors: not continuous at a pole.
+    Convolutions by degree make but the eastward derivative. Winds and slopes are vectors: not continuous at a pole.
     """
 
     net: nn.WithLatitude
