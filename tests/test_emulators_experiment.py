@@ -171,6 +171,9 @@ def test_the_solver_goes_on_where_it_can():
     state, _ = eqx.filter_jit(hg.rollout)(model, model.encode({"q": starts[1]}), 12, every=12, save=None)
     assert np.array_equal(runs[1]["q"][0], starts[1].astype(np.float32))
     assert error(runs[1]["q"][1], model.decode(state)["q"]) < 1e-3
+    (still,) = astray.onwards(flow, [{"q": starts[0]}], 2, {"q": starts[1].astype(np.float32)}, 2 * flow.lead)
+    moved = [np.vdot(a, starts[1]) / np.vdot(starts[1], starts[1]) for a in still["q"]]
+    assert np.allclose(moved, 1 - np.exp([0, -1 / 2, -1]), atol=0.02), "drawn to the wave within two leads"
 
 
 def test_the_expert_of_shallow_water_loses_gravity_waves_and_keeps_vortices():

@@ -13,7 +13,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.emulators.records import ROLL, Coarse
-from hybridgcm import nn
+from hybridgcm import closures, nn
 from hybridgcm.preemption import stop_if_asked
 
 LOOK = 10
@@ -32,7 +32,7 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
     """
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
     sees = isinstance(model.net, nn.Anomalies)
-    usual = {name: np.mean(a, 0, dtype=float).astype(a.dtype) * sees for name, a in records.items()}
+    usual = {name: a * sees for name, a in mean(records).items()}
     largest = {name: (a - usual[name]).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
@@ -67,16 +67,29 @@ def _further(model, fields):
     return model.decode(end)
 
 
+def mean(records: dict) -> dict:
+    """Of records `{name: [time, layer, y, x]}`, in their precision."""
+    return {name: np.mean(a, 0, dtype=float).astype(a.dtype) for name, a in records.items()}
+
+
 def _one(fields: dict, run: int) -> dict:
     return {name: a[run] for name, a in fields.items()}
 
 
-def onwards(flow, starts: list, leads: int) -> list[dict]:
+def onwards(flow, starts: list, leads: int, usual: dict | None = None, tau: float = 0.0) -> list[dict]:
     """How the flow's expert goes on from fields of resolution 1, `[{name: [time, layer, y, x]}]`, where it can.
 
-    The starts are the first records; runs that the solver does not bring to a finite end are left out.
+    The starts are the first records; runs that the solver does not bring to a finite end are left out. With a `tau`, s,
+    fields are drawn to the `usual` ones, of resolution 1, besides.
     """
     coarse, fine = flow.grid(1), flow.expert()
+    if tau:
+        grid = fine.equation.grid
+        target = {
+            name: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid)) for name, a in usual.items()
+        }
+        back = [part for part in (fine.closure, closures.Relaxation(target, tau)) if part is not None]
+        fine = hg.Model(fine.equation, fine.stepper, closures.Sum(*back), dt=fine.dt, forcing=fine.forcing)
     stride, save, grid, runs = round(flow.lead / fine.dt), Coarse((coarse,)), fine.equation.grid, []
     for fields in starts:
         stop_if_asked("while the solver went on from where networks strayed, which begins anew")

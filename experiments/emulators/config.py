@@ -53,6 +53,9 @@ class Config:
     """A run is lost where its variance is so many times the largest of the truth's records."""
     solver_leads: int = 20
     """Leads that the solver goes on."""
+    recall: float = 0.0
+    """Days in which the solver then draws back to the records' mean besides: for leads in which the truth's own return
+    is too little to be learnt; 0: not."""
     round_steps: int = 1500
     """Optimiser steps of a round on pairs, before `unrolled` ones."""
     batch: int = 8
@@ -100,8 +103,8 @@ class Config:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
         if not self.stray_excess >= 1:
             yield f"stray_excess={self.stray_excess} is a factor of at least 1"
-        if not (self.size > 0 and self.calm > 0 and self.noise > 0 and self.blur >= 0):
-            yield f"size, calm and noise are positive, blur is not negative; got {self}"
+        if not (self.size > 0 and self.calm > 0 and self.noise > 0 and min(self.blur, self.recall) >= 0):
+            yield f"size, calm and noise are positive, blur and recall not negative; got {self}"
         for name in self.networks:
             if name not in self.available():
                 yield f"networks: {self.flow} has {', '.join(self.available())}; got {name!r}"

@@ -18,7 +18,7 @@ from hybridgcm.files import atomic
 TRUTH = ("flow", "inputs", "lead", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
     "one_step", "blur", "unrolled", "horizon", "batch", "size",
-    "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "solver_leads", "round_steps",
+    "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "solver_leads", "recall", "round_steps",
 )  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
@@ -88,7 +88,7 @@ def _objective(flow, data, change: tuple, anomalies: bool, blur):
     drown all others. `blur`: 0, or what `networks.start_noise` gives.
     """
     fields = records.training(flow, data)
-    usual = {name: np.mean(a, 0, dtype=float).astype(a.dtype) * anomalies for name, a in fields.items()}
+    usual = {name: a * anomalies for name, a in astray.mean(fields).items()}
     largest = {
         name: np.mean(np.square(a - usual[name], dtype=float), (-2, -1)).max(0).astype(a.dtype)
         for name, a in fields.items()
@@ -147,7 +147,7 @@ def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, li
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         starts, lost = astray.states(config, model, fields, rng)
-        runs = astray.onwards(flow, starts, config.solver_leads)
+        runs = astray.onwards(flow, starts, config.solver_leads, astray.mean(fields), flows.DAY * config.recall)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, lost=lost, **stacked)
