@@ -34,8 +34,8 @@ class Config:
     one_step: int = 2000
     """Optimiser steps on pairs of records."""
     blur: float = 0.03
-    """Standard deviation of the noise on the starts of pairs, over that of the fields (on a sphere: of what varies at
-    a place): errors are met in training."""
+    """Standard deviation of the noise on the starts of pairs and windows, as much in every wavenumber, over that of the
+    fields (on a sphere: of what varies at a place): errors are met in training. Less than a lead's change is wanted."""
     unrolled: int = 300
     """Optimiser steps through `horizon` steps of the emulator, after those."""
     horizon: int = 0
