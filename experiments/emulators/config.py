@@ -34,12 +34,13 @@ class Config:
     one_step: int = 2000
     """Optimiser steps on pairs of records."""
     blur: float = 0.03
-    """Standard deviation of the noise on the starts of pairs and windows, as much in every wavenumber, over that of the
-    fields (on a sphere: of what varies at a place): errors are met in training. Less than a lead's change is wanted."""
+    """Standard deviation of the noise on the starts of the first pairs (where networks drift: of all pairs and windows,
+    as much in every wavenumber), over that of the fields (on a sphere: of what varies at a place): errors are met in
+    training. Less than a lead's change is wanted."""
     unrolled: int = 300
     """Optimiser steps through `horizon` steps of the emulator, after those."""
     horizon: int = 0
-    """Steps of an unrolled window; 0: 16 of the jets on a sphere, whose slow drift shows in so many, 4 elsewhere."""
+    """Steps of an unrolled window; 0: 16 where networks drift, which shows in so many, 4 elsewhere."""
     rounds: int = 6
     """Times at most that the network then runs freely, the truth's solver goes on from where it went, and it trains on
     that besides: until no run is lost."""
@@ -111,7 +112,11 @@ class Config:
 
     def window(self) -> int:
         """Leads of an unrolled window."""
-        return self.horizon or (16 if self.flow == "sphere" else 4)
+        return self.horizon or (16 if self.drift() else 4)
+
+    def drift(self) -> bool:
+        """Whether networks drift into slow modes of the flow that its records hardly have: jets on a sphere."""
+        return self.flow == "sphere"
 
     def available(self) -> tuple[str, ...]:
         """Names of the networks that there are for the flow."""

@@ -80,12 +80,12 @@ def load(config, flow, name, seed, data, trained, factor: int = 1) -> hg.Emulato
 
 
 @functools.cache
-def _objective(flow, data, change: tuple, anomalies: bool, blur):
+def _objective(flow, data, change: tuple, anomalies: bool, drift: bool, blur):
     """Mean squares over those of one lead's changes; the same for all seeds, as jit asks.
 
     `change`: (name, one number per layer). Frames of more than the records' largest mean square (that of departures
     from their mean, for a network that sees anomalies) are weighed down by as much: the few that strayed far would
-    drown all others. `blur`: 0, or what `networks.start_noise` gives.
+    drown all others. `blur`: 0, or what `networks.start_noise` gives; white, or for a `drift` of all wavenumbers.
     """
     fields = records.training(flow, data)
     usual = {name: a * anomalies for name, a in astray.mean(fields).items()}
@@ -103,19 +103,21 @@ def _objective(flow, data, change: tuple, anomalies: bool, blur):
         return sum(errors) / len(errors)
 
     amplitude = dict(blur) if isinstance(blur, tuple) else blur
-    noise = perturbations.drawn(flow.grid(1))
-    return train.perturbed(hg.online(loss), amplitude, draw=noise) if blur else hg.online(loss)
+    draw = perturbations.drawn(flow.grid(1)) if drift else jr.normal
+    return train.perturbed(hg.online(loss), amplitude, draw=draw) if blur else hg.online(loss)
 
 
 def _train(config, flow, name, seed, data, folder):
     fields = records.training(flow, data)
     model = networks.emulator(config, flow, name, seed, fields)
     change = tuple((key, tuple(np.atleast_1d(model.change[key]).tolist())) for key in fields)
-    noise = networks.start_noise(config, model)
-    objective = _objective(flow, data, change, isinstance(model.net, nn.Anomalies), noise)
+    sees, noise = isinstance(model.net, nn.Anomalies), networks.start_noise(config, model)
+    objective = functools.partial(_objective, flow, data, change, sees, config.drift())
+    # In all of the training noise took a U-Net of the two-layer flow from 1.14 to .82 of the truth's kinetic energy.
+    later = noise if config.drift() else 0.0
     begin, logs, runs, lost = time.perf_counter(), [], [fields], []
-    short = 2, config.one_step, config.batch, 2e-3
-    ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4
+    short = 2, config.one_step, config.batch, 2e-3, noise
+    ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4, later
     for number in range(config.rounds + 1):
         if number:
             strays, ends = _strays(config, flow, model, fields, seed, number, folder)
@@ -123,14 +125,14 @@ def _train(config, flow, name, seed, data, folder):
             if not ends:
                 break
             runs = runs + strays
-            short = 2, config.round_steps, config.batch, 5e-4
-        for length, steps, batch, rate in (short, ahead):
+            short = 2, config.round_steps, config.batch, 5e-4, later
+        for length, steps, batch, rate, blur in (short, ahead):
             if not steps:
                 continue
             key = jr.fold_in(jr.fold_in(jr.fold_in(jr.key(2), seed), length), number)
             model, log = hg.fit(
                 model, hg.windows(runs, length=length, batch=batch, steps=steps, key=key),
-                objective, networks.optimiser(name, rate, steps), where=networks.weights, key=key,
+                objective(blur), networks.optimiser(name, rate, steps), where=networks.weights, key=key,
                 checkpoints=checkpoint.Checkpoints(folder / f"checkpoints-{number}-{length}"), every=500,
                 progress=f"{name} {seed}, round {number}, {length - 1} ahead",
             )  # fmt: skip
