@@ -1,7 +1,7 @@
 """Settings of the operators learned on a sphere. Units in every field's docstring."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 Name = Literal["sfno", "local", "slopes"]
 
@@ -50,6 +50,8 @@ class Config:
     """Their length, in leads."""
     recipes: tuple[Name, ...] = get_args(Name)
     """What is trained: an SFNO, one with local convolutions beside the global ones, one given winds and slopes."""
+
+    selection: ClassVar = ("seeds", "recipes", "starts", "steps")
 
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""
