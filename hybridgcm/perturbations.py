@@ -56,7 +56,7 @@ def noise(
 
 def drawn(
     grid, *, band: tuple[float, float] = (0.0, np.inf), spectrum: Callable[[np.ndarray], np.ndarray] = np.ones_like
-):
+) -> Callable[..., Array]:
     """draw(key, shape, dtype): the noise of `noise`, of variance one, `[..., *grid.shape]`: for `train.perturbed`.
 
     Raises `ValueError` for a band without modes and a spectrum below zero.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
-from hybridgcm.nn.spectral import check_modes, per_channel, spectral_convolution
+from hybridgcm.nn.spectral import check_modes, mixed_by_degree, per_channel, spectral_convolution, with_zero
 
 
 class AbstractOperator(eqx.Module):
@@ -152,15 +152,11 @@ class ZonalConvolution(AbstractOperator):
             raise TypeError(f"a zonal convolution is written for a Sphere; got {type(grid).__name__}")
         if degrees > grid.truncation:
             raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
-        # Degree by degree: with a weight put at every harmonic an SFNO trained three times as slowly.
         here, there = legendre.by_degree(grid.truncation, 0, degrees)
-        x_hat = grid.to_spectral(x).reshape(len(x), -1)
-        ends = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 1)])  # a zero, for the places without a number
-        parts = ends(jnp.stack([x_hat.real, x_hat.imag]))[..., here]
-        share = np.arange(degrees + 1) / np.maximum(np.arange(degrees + 1), 1)[:, None]  # m/l
-        drift = jnp.stack([-parts[1], parts[0]]) * share.astype(parts.dtype)
-        y = jnp.einsum("aocl,apclm->polm", self.weights, jnp.stack([parts, drift]), precision="highest")
-        y = ends(y.reshape(2, len(self.bias), -1))[..., there]
+        order = np.arange(degrees + 1)
+        share = order / np.maximum(order, 1)[:, None]  # m/l
+        y = with_zero(mixed_by_degree(self.weights, grid.to_spectral(x), here, share).reshape(2, len(self.bias), -1))
+        y = y[..., there]
         return grid.to_grid(jax.lax.complex(y[0], y[1])) + self.bias[:, None, None]
 
 

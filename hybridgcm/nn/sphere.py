@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
 from hybridgcm.nn.operators import AbstractOperator, AbstractSpectralOperator, Pointwise, apply, check_channels
+from hybridgcm.nn.spectral import mixed_by_degree, with_zero
 
 
 def check_sphere(name: str, grid: AbstractGrid):
@@ -133,14 +134,9 @@ class ScaleNetwork(AbstractSpectralOperator):
         if degrees > grid.truncation:
             raise ValueError(f"weights reach degree {degrees}, the grid resolves {grid.truncation}: take fewer degrees")
         here, there, real, imaginary = _places(grid, degrees)
-        # Degree by degree: a seventh of the gradient's time with a weight put at every harmonic.
-        x_hat = x_hat.reshape(channels, -1)
-        ends = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 1)])  # a zero, for the places without a number
-        parts = ends(jnp.stack([x_hat.real, x_hat.imag]))[..., here]
-        drift = np.arange(degrees + 1, dtype=parts.dtype) * jnp.stack([-parts[1], parts[0]])
-        y = jnp.einsum("aocl,apclm->polm", self.weights, jnp.stack([parts, drift]), precision="highest")
-        y = y + ends(self.steady)[:, np.stack([real, imaginary])].transpose(1, 0, 2, 3)
-        y = ends(y.reshape(2, out, -1))[..., there]
+        y = mixed_by_degree(self.weights, x_hat, here, np.arange(degrees + 1))
+        y = y + with_zero(self.steady)[:, np.stack([real, imaginary])].transpose(1, 0, 2, 3)
+        y = with_zero(y.reshape(2, out, -1))[..., there]
         return jax.lax.complex(y[0], y[1])
 
 
