@@ -230,6 +230,7 @@ def resumable_rollout(
     chunk: int = 1,
     save: Callable[[Any, State], Any] | None = view,
     mean: Callable[[Any, State], Any] | None = None,
+    sample: int = 1,
     callback: Callable[[State, dict], None] | None = None,
     attrs: Mapping[str, Any] | None = None,
     dimensions: Mapping | None = None,
@@ -254,9 +255,10 @@ def resumable_rollout(
     output functions, code, library versions or device are not those that it was begun with (`allow=True` goes on
     all the same); `FileExistsError` for output without a checkpoint; `BlewUp` as `stream`, earlier output kept.
     """
-    about = dict(model=digest(model), start=digest(state), every=every, save=describe(save), mean=describe(mean))
+    about = dict(model=digest(model), start=digest(state), save=describe(save), mean=describe(mean))
+    about |= dict(every=every, sample=sample)
     first, folder = int(state.step), Path(folder)
-    time = (first + every * np.arange(1, count_frames(steps, every, chunk) + 1)) * model.dt
+    time = (first + every * np.arange(1, count_frames(steps, every, chunk, sample) + 1)) * model.dt
     with claim(folder):
         checkpoints = Checkpoints(folder / "checkpoints", fingerprint=about, allow=allow)
         found = checkpoints.latest(state)
@@ -271,11 +273,9 @@ def resumable_rollout(
         else:
             state = found[1]
         events = [] if found is None else found[2].get("events", [])
-        options = dict(every=every, chunk=chunk, save=save, mean=mean, courant=courant, progress=progress)
+        options = dict(every=every, chunk=chunk, save=save, mean=mean, sample=sample, courant=courant, hold=hold)
         left = first + steps - int(state.step)
-        if left:
-            stop_if_asked(f"at step {int(state.step)}, in {folder}")
-        chunks = climb(model, state, left, events, rungs=rungs, hold=hold, missing=missing, **options)
+        chunks = climb(model, state, left, events, rungs=rungs, missing=missing, progress=progress, **options)
         try:
             return _write(chunks, state, left, store, checkpoints, events, callback)
         finally:
@@ -285,11 +285,16 @@ def resumable_rollout(
 def _write(chunks, state: State, left: int, store, checkpoints: Checkpoints, events: list, callback) -> State:
     """Output and a checkpoint of every chunk; the last state."""
     last = int(state.step) + left
+
+    def stop_early(state):
+        if int(state.step) < last:
+            stop_if_asked(f"at step {int(state.step)}, in {checkpoints.folder.parent}")
+
+    stop_early(state)
     for state, frames in chunks:  # noqa: B020
         store.append(frames)
         if callback is not None:
             callback(state, frames)
         checkpoints.save(int(state.step), state, {"records": store.records, "events": events})
-        if int(state.step) < last:
-            stop_if_asked(f"at step {int(state.step)}, in {checkpoints.folder.parent}")
+        stop_early(state)
     return state

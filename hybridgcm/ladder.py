@@ -196,7 +196,7 @@ def _detour(model: Model, state: State, rungs: Sequence[Rung], every: int, optio
     n = max(1, round(model.dt / other.dt))
     if not np.isclose(n * other.dt, model.dt, rtol=1e-9):
         raise ValueError(f"rungs may divide dt = {model.dt:g} s by a whole number; got {other.dt:g} s")
-    chunk = options["chunk"]
+    chunk, options = options["chunk"], options | {"sample": n * options.get("sample", 1)}
     try:
         ((end, frames),) = stream(other, moved, n * every * chunk, every=n * every, **options)
     except BlewUp as error:

@@ -19,17 +19,6 @@ def view(model: AbstractModel, state: State) -> dict:
     return model.view(state)
 
 
-def thinned(function: Callable[[Any, State], Any], n: int, model, state: State):
-    """n · function(model, state) at every n-th step, else zero: its mean over steps is that over these samples.
-
-    For `mean=eqx.Partial(thinned, function, n)` of `rollout`, where `function` costs more than a step. The frame's
-    number of steps should be a multiple of n.
-    """
-    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), eqx.filter_eval_shape(function, model, state))
-    some = lambda: jax.tree.map(lambda a: n * a, function(model, state))
-    return jax.lax.cond(state.step % n == 0, some, lambda: zero)
-
-
 class BlewUp(RuntimeError):
     """A rollout left the physical range: not finite, or faster than the grid can carry.
 
@@ -54,32 +43,39 @@ def rollout(
     every: int = 1,
     save: Callable[[Any, State], Any] | None = view,
     mean: Callable[[Any, State], Any] | None = None,
+    sample: int = 1,
     chunk: int | None = None,
 ) -> tuple[State, dict]:
     """The state after `steps` steps, and frames `{"save": ..., "mean": ...}` with leading axis steps/every.
 
     `save(model, state)` is kept after every `every` steps (not at the start); `mean(model, state)` is averaged
     over the `every` states up to and including each frame, so statistics cost no memory; `None` leaves one out.
+    `sample`: of these states every so many-th, where `mean` costs more than a step.
     With `chunk`, blocks of that many frames are rematerialised in the backward pass: memory goes from all steps
     to frames/chunk + chunk·every of them, for one more forward pass. chunk ≈ √frames is a good choice.
 
     Not jitted itself: wrap it in `eqx.filter_jit`, `eqx.filter_grad` or `eqx.filter_vmap`. Raises `ValueError`
-    if `every` does not divide `steps`, or `chunk` the frames.
+    if `every` does not divide `steps`, `sample` does not divide `every`, or `chunk` the frames.
     """
-    frames = count_frames(steps, every, chunk)
+    frames = count_frames(steps, every, chunk, sample)
 
-    def advance(carry, index):
+    def advance(state, steps):
+        return jax.lax.scan(lambda state, _: (model.step(state), None), state, None, length=steps)[0]
+
+    def add(carry, index):
         state, average = carry
-        state = model.step(state)
-        if mean is not None:
-            average = jax.tree.map(lambda a, new: a + (new - a) / (index + 1), average, mean(model, state))
+        state = advance(state, sample)
+        average = jax.tree.map(lambda a, new: a + (new - a) / (index + 1), average, mean(model, state))
         return (state, average), None
 
     def frame(state, _):
-        start = None
-        if mean is not None:
-            start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), eqx.filter_eval_shape(mean, model, state))
-        (state, average), _ = jax.lax.scan(advance, (state, start), jnp.arange(every))
+        average = None
+        if mean is None:
+            state = advance(state, every)
+        else:  # a condition in every step instead would copy the state in every step
+            shapes = eqx.filter_eval_shape(mean, model, state)
+            start = state, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+            (state, average), _ = jax.lax.scan(add, start, jnp.arange(every // sample))
         return state, {"save": None if save is None else save(model, state), "mean": average}
 
     if chunk is None:
@@ -90,11 +86,11 @@ def rollout(
 
 
 @eqx.filter_jit
-def _chunk(model, state, steps, every, save, mean):
+def _chunk(model, state, steps, every, save, mean, sample):
     """One compiled chunk with what the host checks at every frame: finite flags per prognostic, Courant number."""
     finite = lambda state: jax.tree.map(lambda a: jnp.isfinite(jnp.sum(jnp.abs(a))), state.y)
     watched = lambda model, state: (None if save is None else save(model, state), finite(state), model.courant(state))
-    state, out = rollout(model, state, steps, every=every, save=watched, mean=mean)
+    state, out = rollout(model, state, steps, every=every, save=watched, mean=mean, sample=sample)
     kept, finite, courant = out["save"]
     return state, {"save": kept, "mean": out["mean"]}, finite, courant
 
@@ -108,6 +104,7 @@ def stream(
     chunk: int = 1,
     save: Callable[[Any, State], Any] | None = view,
     mean: Callable[[Any, State], Any] | None = None,
+    sample: int = 1,
     courant: float = 1.0,
     progress: str | None = None,
     missing: Sequence[str] = (),
@@ -122,16 +119,16 @@ def stream(
 
     Output, restart and early stop are the caller's loop body. Raises `ValueError` as `rollout` does.
     """
-    frames = count_frames(steps, every, chunk)
+    frames = count_frames(steps, every, chunk, sample)
     bar = _Bar(progress, steps, model.dt) if progress else None
     size = chunk * every
     first = int(state.step)
-    pending = _chunk(model, state, size, every, save, mean)
+    pending = _chunk(model, state, size, every, save, mean, sample)
     try:
         for index in range(frames // chunk):
             good, (state, out, finite, speed) = state, pending
             if index + 1 < frames // chunk:
-                pending = _chunk(model, state, size, every, save, mean)
+                pending = _chunk(model, state, size, every, save, mean, sample)
             step = first + index * size + every * np.arange(1, chunk + 1)
             out, finite, speed = jax.tree.map(np.asarray, (out, finite, speed))
             _check(out, finite, speed, step, good, courant, missing)
@@ -157,10 +154,12 @@ def count_steps(model: AbstractModel, time: float | int) -> int:
     return step
 
 
-def count_frames(steps: int, every: int, chunk: int | None) -> int:
-    """steps/every. Raises `ValueError` if that is no whole number, or no multiple of `chunk`."""
+def count_frames(steps: int, every: int, chunk: int | None, sample: int = 1) -> int:
+    """steps/every. Raises `ValueError` if that is no whole number, or no multiple of `chunk`, or every of `sample`."""
     if steps < 1 or every < 1 or steps % every:
         raise ValueError(f"every={every} must divide steps={steps}, both positive")
+    if sample < 1 or every % sample:
+        raise ValueError(f"sample={sample} must divide the every={every} steps of a frame, whose mean it is")
     frames = steps // every
     if chunk is not None and (chunk < 1 or frames % chunk):
         raise ValueError(f"chunk={chunk} must divide the {frames} frames of {steps} steps, one every {every}")

@@ -92,6 +92,15 @@ def test_a_step_that_is_too_long_is_halved_again_and_again_as_long_as_needed():
     assert np.isfinite(chunks[-1][1]["save"]["q"]).all()
 
 
+def test_means_are_sampled_at_the_same_times_in_a_detour_of_half_steps():
+    flow, events = stiff(), []
+    time = lambda model, state: model.dt * state.step
+    chunks = run(flow, 600, events, mean=time, sample=2)
+    assert events
+    for _, frames in chunks:
+        np.testing.assert_allclose(frames["mean"], frames["time"], rtol=1e-6)
+
+
 def test_rungs_add_up_until_one_carries_and_the_chunk_is_what_that_model_gives():
     flow, events = model(Fuse(9)), []
     chunks = run(flow, 18, events)  # the first chunk makes 6 calls, the second meets call 9

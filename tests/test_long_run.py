@@ -15,7 +15,6 @@ import xarray as xr
 
 import hybridgcm as hg
 from hybridgcm import diagnostics
-from hybridgcm.rollout import thinned
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,8 +27,7 @@ def test_online_statistics_are_those_of_the_sampled_states():
     flow = model(SMOKE)
     state = flow.encode({"q": 1e-6 * jr.normal(jr.key(0), (2, 16, 16))})
     moments = eqx.Partial(statistics.moments, (3e-6, 3e-6), 11)
-    mean = eqx.Partial(thinned, moments, 4)
-    _, out = eqx.filter_jit(partial(hg.rollout, every=20, save=None, mean=mean))(flow, state, 40)
+    _, out = eqx.filter_jit(partial(hg.rollout, every=20, save=None, mean=moments, sample=4))(flow, state, 40)
     _, every = eqx.filter_jit(partial(hg.rollout, every=4, save=lambda m, s: s))(flow, state, 40)
     states = [jax.tree.map(lambda a, i=i: a[i], every["save"]) for i in range(10)]
     q = np.asarray([flow.decode(s)["q"] for s in states])

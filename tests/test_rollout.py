@@ -85,6 +85,10 @@ def test_saving_and_averaging(start, frames):
     assert np.allclose(out["mean"]["step"], [3.5, 9.5, 15.5, 21.5], rtol=1e-6), "over the states up to each frame"
     host = np.array([np.mean(MODEL.view(state)["u"] ** 2) for state in frames]).reshape(4, 6).mean(1)
     assert error(out["mean"]["u"], host) < 1e-5
+    some, out = rollout(MODEL, start, 24, every=6, save=None, mean=speed, sample=3)
+    assert np.allclose(out["mean"]["step"], [4.5, 10.5, 16.5, 22.5], rtol=1e-6), "over every third of them"
+    host = np.array([np.mean(MODEL.view(state)["u"] ** 2) for state in frames[2::3]]).reshape(4, 2).mean(1)
+    assert error(out["mean"]["u"], host) < 1e-5 and same_bits(some, end)
     _, out = rollout(MODEL, start, 4, every=2, save=lambda model, state: state.step)
     assert out["save"].tolist() == [2, 4], "after the steps, not at the start"
 
@@ -220,6 +224,8 @@ def test_a_flow_that_is_too_fast_for_the_grid_stops_with_its_courant_number():
         ({"steps": 10, "every": 0}, "both positive"),
         ({"steps": 10, "every": 2, "chunk": 2}, "chunk=2 must divide the 5 frames"),
         ({"steps": 10, "chunk": 0}, "chunk=0 must divide"),
+        ({"steps": 12, "every": 6, "sample": 4}, "sample=4 must divide the every=6 steps"),
+        ({"steps": 12, "every": 6, "sample": 0}, "sample=0 must divide"),
     ],
 )
 def test_cuts_that_do_not_fit_are_refused_before_anything_runs(start, arguments, message):

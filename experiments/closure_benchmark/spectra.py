@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import hybridgcm as hg
+from experiments._run import divisor
 from experiments.closure_benchmark.systems import OPERATORS, System
 from hybridgcm import coarsen, diagnostics
-from hybridgcm.rollout import thinned
 
 SAMPLES = 25
 """Samples between two snapshots: one in 40 h of the two-layer flows."""
@@ -56,7 +56,8 @@ def sampled(model: hg.Model, steps: int, kept: dict | None = None, attrs: dict |
     names = {name: ("transfer", *(("layer",) if name in ("KEspec", "Ensspec") else ()), "ring") for name in _UNITS}
     return {
         "save": _snapshot,
-        "mean": eqx.Partial(thinned, eqx.Partial(_budgets, list(kept.values())), max(1, steps // SAMPLES)),
+        "mean": eqx.Partial(_budgets, list(kept.values())),
+        "sample": divisor(steps, max(1, steps // SAMPLES)),
         "dimensions": {f"{name}_mean": dimensions for name, dimensions in names.items()},
         "coordinates": {"ring": diagnostics.wavenumbers(model.equation.grid)},
         "attrs": {"transfers": " ".join(kept), **(attrs or {})},
@@ -81,5 +82,5 @@ def _snapshot(model, state) -> dict:
 
 
 def _budgets(factors, model, state) -> dict:
-    found = [diagnostics.spectral_budget(model, state, factor) for factor in factors]
-    return {name: jnp.stack([one[name] for one in found]) for name in found[0]}
+    rings = lambda density: [diagnostics.isotropic(model.equation.grid, factor**2 * density) for factor in factors]
+    return {name: jnp.stack(rings(density)) for name, density in diagnostics.budget(model, state).items()}

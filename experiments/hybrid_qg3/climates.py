@@ -10,7 +10,7 @@ import numpy as np
 from experiments.hybrid_qg3.atmosphere import ROLL, atmosphere, model, rms, seen, start
 from experiments.hybrid_qg3.config import DAY
 from hybridgcm.files import atomic
-from hybridgcm.rollout import rollout, thinned
+from hybridgcm.rollout import rollout
 
 
 class Moments(eqx.Module):
@@ -41,8 +41,8 @@ def _moments(config, flow, q, days: int, spin_up: int = 0) -> dict:
     day, state = round(DAY / flow.dt), start(config, flow, q)
     if spin_up:
         state, _ = ROLL(flow, state, spin_up * day, every=day, save=None)
-    mean = eqx.Partial(thinned, Moments(seen(config)), day // 4)
-    _, out = ROLL(flow, state, days * day, every=10 * day, save=None, mean=mean)
+    moments = Moments(seen(config))
+    _, out = ROLL(flow, state, days * day, every=10 * day, save=None, mean=moments, sample=day // 4)
     found = {name: np.asarray(a, float).mean(0) for name, a in out["mean"].items()}
     return {"u": found["u"], "deviation": _deviation(found["u"], found["square"]), "spectrum": found["spectrum"]}
 
@@ -103,9 +103,8 @@ def statistics(config, data):
 
     def of(flow):
         day = round(DAY / flow.dt)
-        mean = eqx.Partial(thinned, moments, day // 4)
         state, _ = rollout(flow, start(config, flow, q), config.spin_up // 2 * day, every=day, save=None)
-        _, out = rollout(flow, state, config.tuning * day, every=10 * day, save=None, mean=mean)
+        _, out = rollout(flow, state, config.tuning * day, every=10 * day, save=None, mean=moments, sample=day // 4)
         u, square = (jnp.mean(out["mean"][name], 0) for name in ("u", "square"))
         return _bands(u, jnp.sqrt(jnp.maximum(square - u**2, 0)))
 

@@ -51,7 +51,6 @@ def simulate(run):
     from experiments.long_run import statistics
     from hybridgcm import diagnostics, ladder
     from hybridgcm.checkpoint import resumable_rollout
-    from hybridgcm.rollout import thinned
 
     config, flow = run.config, model(run.config)
     key = jr.key(config.seed)
@@ -68,7 +67,7 @@ def simulate(run):
 
     resumable_rollout(
         flow, state, config.years * year, run.folder / "rollout", every=year, save=None,
-        mean=eqx.Partial(thinned, mean, config.sample), callback=log,
+        mean=mean, sample=config.sample, callback=log,
         dimensions=statistics.DIMENSIONS,
         coordinates={
             "wavenumber": diagnostics.wavenumbers(flow.equation.grid),

@@ -18,7 +18,6 @@ from hybridgcm import checkpoint
 from hybridgcm.closures.network import deviations
 from hybridgcm.files import atomic
 from hybridgcm.preemption import stop_if_asked
-from hybridgcm.rollout import thinned
 
 ROLL = eqx.filter_jit(hg.rollout)
 
@@ -209,14 +208,14 @@ def _free(config, build, data, number, folder):
     q = np.load(data / "test.npy", mmap_mode="r")[12 * number]
     day, state = round(DAY / flow.dt), flow.encode({"q": jnp.asarray(q)})
     grid = models.atmosphere(config.truncation, config.inputs)[0]
-    mean = eqx.Partial(thinned, _Winds(models.truth(config)), day)
+    winds = _Winds(models.truth(config))
     shape, days = (2, 3, *grid.shape), 0
     total, saved = np.zeros(shape), checkpoint.Checkpoints(folder / "checkpoints", keep=1)
     if (before := saved.latest({"state": state, "total": total})) is not None:
         days, (state, total) = 360 * before[0], (before[1]["state"], before[1]["total"])
     for year in range(days // 360, config.years):
         stop_if_asked(f"before year {year + 1} of a free run")
-        after, out = ROLL(flow, state, 360 * day, every=10 * day, save=None, mean=mean)
+        after, out = ROLL(flow, state, 360 * day, every=10 * day, save=None, mean=winds, sample=day)
         found = {name: np.asarray(a, float) for name, a in out["mean"].items()}
         fine = found["fastest"] < 400
         if not fine.all():
