@@ -171,9 +171,19 @@ def test_the_solver_goes_on_where_it_can():
     state, _ = eqx.filter_jit(hg.rollout)(model, model.encode({"q": starts[1]}), 12, every=12, save=None)
     assert np.array_equal(runs[1]["q"][0], starts[1].astype(np.float32))
     assert error(runs[1]["q"][1], model.decode(state)["q"]) < 1e-3
-    (still,) = astray.onwards(flow, [{"q": starts[0]}], 2, {"q": starts[1].astype(np.float32)}, 2 * flow.lead)
-    moved = [np.vdot(a, starts[1]) / np.vdot(starts[1], starts[1]) for a in still["q"]]
-    assert np.allclose(moved, 1 - np.exp([0, -1 / 2, -1]), atol=0.02), "drawn to the wave within two leads"
+
+
+def test_the_solver_draws_back_what_is_beyond_the_records_and_nothing_else():
+    """Uniform in x a flow stands still, but for drag in weeks: x' = −2 (x − 1)/τ, x the variance in records' largest."""
+    flow = flows.flow(SMOKE)._replace(lead=7200.0)
+    shape, tau = (2, *flow.grid(1).shape), 2 * flow.lead
+    wave = 1e-9 * np.cos(2 * np.pi * np.arange(16) / 16).astype(np.float32)[:, None]
+    usual = np.broadcast_to(np.roll(wave, 4, 0), shape)
+    records = {"q": np.stack([usual + wave, usual - wave])}
+    size = lambda run: [np.sqrt((a - usual).var() / wave.var()) for a in run["q"]]
+    runs = astray.onwards(flow, [{"q": usual + 2 * wave}, {"q": usual + 0.5 * wave}], 2, records, tau)
+    assert np.allclose(size(runs[0]), np.sqrt(1 + 3 * np.exp([0, -1, -2])), rtol=0.02)
+    assert np.allclose(size(runs[1]), 0.5, rtol=0.02)
 
 
 def test_the_expert_of_shallow_water_loses_gravity_waves_and_keeps_vortices():

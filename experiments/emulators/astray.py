@@ -33,7 +33,7 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
     sees = isinstance(model.net, nn.Anomalies)
     usual = {name: a * sees for name, a in mean(records).items()}
-    largest = {name: (a - usual[name]).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
+    largest = _largest(records, usual)
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
     now = {name: jnp.asarray(usual[name] + factors * (a[first] - usual[name])) for name, a in records.items()}
@@ -72,31 +72,56 @@ def mean(records: dict) -> dict:
     return {name: np.mean(a, 0, dtype=float).astype(a.dtype) for name, a in records.items()}
 
 
+def _largest(records: dict, usual: dict) -> dict:
+    """Largest variance of a record's departures from the usual fields, {name: [layer]}."""
+    return {name: (a - usual[name]).var((-2, -1), dtype=float).max(0) for name, a in records.items()}
+
+
+class Recall(hg.AbstractClosure):
+    """dq = (1 − 1/x) (usual − q)/τ where x > 1, x the variance of q − usual over the largest of the records.
+
+    x is that of the name and layer where it is largest. Within the records' range the flow is left alone.
+    """
+
+    usual: dict
+    largest: dict
+    tau: float
+
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        away = {name: a - fields[name] for name, a in self.usual.items()}
+        x = jnp.max(jnp.concatenate([jnp.var(away[name], (-2, -1)) / size for name, size in self.largest.items()]))
+        rate = (1 - 1 / jnp.maximum(x, 1)) / self.tau
+        return {name: rate * a for name, a in away.items()}, memory
+
+
 def _one(fields: dict, run: int) -> dict:
     return {name: a[run] for name, a in fields.items()}
 
 
-def onwards(flow, starts: list, leads: int, usual: dict | None = None, tau: float = 0.0) -> list[dict]:
+def onwards(flow, starts: list, leads: int, records: dict | None = None, tau: float = 0.0) -> list[dict]:
     """How the flow's expert goes on from fields of resolution 1, `[{name: [time, layer, y, x]}]`, where it can.
 
     The starts are the first records; runs that the solver does not bring to a finite end are left out. With a `tau`, s,
-    fields are drawn to the `usual` ones, of resolution 1, besides.
+    `Recall` draws those that are beyond the `records` back to their mean besides.
     """
     coarse, fine = flow.grid(1), flow.expert()
+    grid, save, stride, runs = fine.equation.grid, Coarse((coarse,)), round(flow.lead / fine.dt), []
+
+    def finer(fields):
+        resized = lambda a: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid))
+        return {name: resized(a) for name, a in fields.items()}
+
     if tau:
-        grid = fine.equation.grid
-        target = {
-            name: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid)) for name, a in usual.items()
-        }
-        back = [part for part in (fine.closure, closures.Relaxation(target, tau)) if part is not None]
+        usual = mean(records)
+        largest = {name: jnp.asarray(a, grid.dtype) for name, a in _largest(records, usual).items()}
+        back = [part for part in (fine.closure, Recall(finer(usual), largest, tau)) if part is not None]
         fine = hg.Model(fine.equation, fine.stepper, closures.Sum(*back), dt=fine.dt, forcing=fine.forcing)
-    stride, save, grid, runs = round(flow.lead / fine.dt), Coarse((coarse,)), fine.equation.grid, []
     for fields in starts:
         stop_if_asked("while the solver went on from where networks strayed, which begins anew")
-        start = {
-            name: grid.to_grid(coarse.resize(coarse.to_spectral(jnp.asarray(a)), grid)) for name, a in fields.items()
-        }
-        _, out = ROLL(fine, fine.encode(start), leads * stride, every=stride, save=save)
+        _, out = ROLL(fine, fine.encode(finer(fields)), leads * stride, every=stride, save=save)
         made = {name: np.concatenate([fields[name][None], np.asarray(a)]) for name, a in out["save"][0].items()}
         if all(np.isfinite(a).all() for a in made.values()):
             runs.append(made)

@@ -55,8 +55,8 @@ class Config:
     solver_leads: int = 20
     """Leads that the solver goes on."""
     recall: float = 0.0
-    """Days in which the solver then draws back to the records' mean besides: for leads in which the truth's own return
-    is too little to be learnt; 0: not."""
+    """Days in which the solver then draws what is far beyond the records to their mean besides (`astray.Recall`): for
+    leads in which the truth's own return is too little to be learnt; 0: not."""
     round_steps: int = 1500
     """Optimiser steps of a round on pairs, before `unrolled` ones."""
     batch: int = 8

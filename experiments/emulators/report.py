@@ -123,7 +123,7 @@ def _text(config, flow, models: dict, rows: dict) -> str:
 def _rounds(config) -> str:
     if not config.rounds:
         return ""
-    back = f" (drawn to the records' mean within {config.recall:g} days besides)" if config.recall else ""
+    back = f" (drawing what is beyond the records to their mean within {config.recall:g} days)" if config.recall else ""
     return (
         f"In training up to {config.rounds} rounds: {config.strays} free runs of {config.stray_leads:,} steps from "
         f"records times up to {config.stray_excess:g}, {config.solver_leads} steps of the truth's solver{back} from "

@@ -149,7 +149,7 @@ def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, li
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         starts, lost = astray.states(config, model, fields, rng)
-        runs = astray.onwards(flow, starts, config.solver_leads, astray.mean(fields), flows.DAY * config.recall)
+        runs = astray.onwards(flow, starts, config.solver_leads, fields, flows.DAY * config.recall)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, lost=lost, **stacked)
