@@ -9,7 +9,6 @@ from hybridgcm._typing import param as param
 from hybridgcm.batches import windows as windows
 from hybridgcm.checkpoint import Checkpoints as Checkpoints
 from hybridgcm.checkpoint import load as load
-from hybridgcm.checkpoint import resumable_rollout as resumable_rollout
 from hybridgcm.checkpoint import save as save
 from hybridgcm.closures import AbstractClosure as AbstractClosure
 from hybridgcm.closures import BiharmonicBackscatter as BiharmonicBackscatter
@@ -36,6 +35,7 @@ from hybridgcm.models import AbstractModel as AbstractModel
 from hybridgcm.models import Model as Model
 from hybridgcm.models import State as State
 from hybridgcm.pretrained import pretrained as pretrained
+from hybridgcm.resume import resumable_rollout as resumable_rollout
 from hybridgcm.rollout import BlewUp as BlewUp
 from hybridgcm.rollout import rollout as rollout
 from hybridgcm.rollout import stream as stream

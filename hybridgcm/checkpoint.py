@@ -1,9 +1,10 @@
 """Saved models and runs: verified, atomic, and nothing in a file is ever executed."""
 
+import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybridgcm.data import open_store
-from hybridgcm.files import atomic, claim, sweep
+from hybridgcm.files import atomic, sweep
 from hybridgcm.fingerprint import (
     compare_trees,
-    describe,
     difference,
-    digest,
     environment,
     is_data,
     is_key,
@@ -26,10 +24,6 @@ from hybridgcm.fingerprint import (
     versions,
     walk,
 )
-from hybridgcm.ladder import Rung, climb, write_report
-from hybridgcm.models import AbstractModel, State
-from hybridgcm.preemption import stop_if_asked
-from hybridgcm.rollout import count_frames, view
 
 _MAGIC = b"hybridgcm saved tree 1\n"
 
@@ -109,6 +103,12 @@ class Checkpoints:
         self.folder, self.keep, self.allow = Path(folder), keep, allow
         self.fingerprint = json.loads(json.dumps(environment() | dict(fingerprint or {}), default=_plain))
         self._broken: set[Path] = set()
+
+    def beside(self, fingerprint: Mapping) -> "Checkpoints":
+        """These checkpoints, of a run that depends on more."""
+        found = copy.copy(self)
+        found.fingerprint = self.fingerprint | dict(fingerprint)
+        return found
 
     def save(self, step: int, tree, meta: Mapping | None = None) -> Path:
         """Write the tree as the state after `step` steps, then drop the oldest beyond `keep`."""
@@ -218,83 +218,3 @@ def _restore(like, entry: dict, data: memoryview):
     if isinstance(like, np.generic):
         return array[()]
     return array if isinstance(like, np.ndarray) else jnp.array(array)
-
-
-def resumable_rollout(
-    model: AbstractModel,
-    state: State,
-    steps: int,
-    folder,
-    *,
-    every: int = 1,
-    chunk: int = 1,
-    save: Callable[[Any, State], Any] | None = view,
-    mean: Callable[[Any, State], Any] | None = None,
-    sample: int = 1,
-    callback: Callable[[State, dict], None] | None = None,
-    attrs: Mapping[str, Any] | None = None,
-    dimensions: Mapping | None = None,
-    coordinates: Mapping | None = None,
-    courant: float = 1.0,
-    progress: str | None = None,
-    rungs: Sequence[Rung] = (),
-    hold: int = 1,
-    allow: bool = False,
-    missing: Sequence[str] = (),
-) -> State:
-    """The state `steps` steps after `state`, with the frames of `stream` in `folder/output.zarr`.
-
-    Killed at any moment, the same call goes on from the last chunk: state and output are then, bit for bit, those of
-    an uninterrupted run. Called again after its end it returns the final state; with more `steps` it continues.
-    `callback(state, frames)` sees every chunk once its output is on disk, and again those that a resumed run repeats.
-    `attrs`, `dimensions`, `coordinates` and `missing` are those of `open_store`, `courant` and `progress` of `stream`.
-
-    With `rungs` (`ladder.RUNGS`) a blow-up is met as `ladder.climb` says; `ladder.json` and `.txt` tell what was done.
-    Inside `preemption.preemptible()`, SIGTERM ends it after the chunk that it is at, with exit code 75.
-    Raises `FolderInUse` if another process works in the folder; `FingerprintMismatch` if model, initial state,
-    output functions, code, library versions or device are not those that it was begun with (`allow=True` goes on
-    all the same); `FileExistsError` for output without a checkpoint; `BlewUp` as `stream`, earlier output kept.
-    """
-    about = dict(model=digest(model), start=digest(state), save=describe(save), mean=describe(mean))
-    about |= dict(every=every, sample=sample)
-    first, folder = int(state.step), Path(folder)
-    time = (first + every * np.arange(1, count_frames(steps, every, chunk, sample) + 1)) * model.dt
-    with claim(folder):
-        checkpoints = Checkpoints(folder / "checkpoints", fingerprint=about, allow=allow)
-        found = checkpoints.latest(state)
-        if found is not None and found[0] > first + steps:
-            raise ValueError(f"{folder} is already at step {found[0]}, beyond the {first + steps} asked for")
-        keep = None if found is None else found[2]["records"]
-        grid = (model.equation if hasattr(model, "equation") else model).grid
-        cf = dict(attrs=attrs, dimensions=dimensions, coordinates=coordinates, missing=missing)
-        store = open_store(folder / "output.zarr", grid, time, keep=keep, **cf)
-        if found is None:  # from here on, output without a checkpoint is not ours
-            checkpoints.save(first, state, {"records": 0})
-        else:
-            state = found[1]
-        events = [] if found is None else found[2].get("events", [])
-        options = dict(every=every, chunk=chunk, save=save, mean=mean, sample=sample, courant=courant, hold=hold)
-        left = first + steps - int(state.step)
-        chunks = climb(model, state, left, events, rungs=rungs, missing=missing, progress=progress, **options)
-        try:
-            return _write(chunks, state, left, store, checkpoints, events, callback)
-        finally:
-            write_report(folder, events, model.dt)
-
-
-def _write(chunks, state: State, left: int, store, checkpoints: Checkpoints, events: list, callback) -> State:
-    """Output and a checkpoint of every chunk; the last state."""
-    last = int(state.step) + left
-
-    def stop_early(state):
-        if int(state.step) < last:
-            stop_if_asked(f"at step {int(state.step)}, in {checkpoints.folder.parent}")
-
-    stop_early(state)
-    for state, frames in chunks:  # noqa: B020
-        store.append(frames)
-        if callback is not None:
-            callback(state, frames)
-        checkpoints.save(int(state.step), state, {"records": store.records, "events": events})
-        stop_early(state)
-    return state

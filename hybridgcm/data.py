@@ -33,7 +33,7 @@ class Store:
         complete and the call may be repeated. Raises `ValueError` for a name without an entry in `VARIABLES`, a
         shape without dimensions, a value that is not finite, and times that are not the next ones of the axis.
         """
-        arrays = _collect(frames)
+        arrays = collect(frames)
         self._check(arrays, np.atleast_1d(np.asarray(frames["time"], float)))
         first, last = self.records, self.records + len(next(iter(arrays.values())))
         try:
@@ -225,7 +225,7 @@ def check_finite(name: str, a, first: int = 0):
         )
 
 
-def _collect(frames: Mapping) -> dict[str, np.ndarray]:
+def collect(frames: Mapping) -> dict[str, np.ndarray]:
     """Arrays to store by name, from what `stream` yields."""
     arrays = {}
     for part, suffix in (("save", ""), ("mean", "_mean")):
@@ -235,6 +235,8 @@ def _collect(frames: Mapping) -> dict[str, np.ndarray]:
         arrays |= {f"{name}{suffix}": np.asarray(a) for name, a in (found or {}).items()}
     if not arrays:
         raise ValueError("there is nothing to store: give stream a save or a mean function that returns a dict")
+    for name in (name for name, a in arrays.items() if a.dtype.kind not in "fiu"):
+        raise ValueError(f"{name} is of dtype {arrays[name].dtype}; store real numbers: complex ones as two variables")
     return arrays
 
 
@@ -250,8 +252,6 @@ def _record_array(group, name: str, a: np.ndarray, records: int, dimensions: tup
     """An empty array for `records` records like those of `a`: one inner chunk each, one shard per append."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    if a.dtype.kind not in "fiu":
-        raise ValueError(f"{name} is of dtype {a.dtype}; a store takes real numbers: view complex as two variables")
     series = a[0].nbytes < 4096
     group.create_array(
         name,

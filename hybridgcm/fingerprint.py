@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import itertools
 import os
 import sys
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ import numpy as np
 
 
 def digest(tree) -> str:
-    """SHA-256 of a tree: classes, static settings and every bit of its arrays."""
+    """SHA-256 of a tree: classes and functions with what they do (`acts`), static settings, every bit of its arrays."""
     total = hashlib.sha256()
-    for where, kind, leaf in walk(tree):
+    for where, kind, leaf in walk(tree, named=acts):
         total.update(f"{where}\0{kind}\0".encode())
         if is_data(leaf):
             total.update(raw_bytes(leaf))
@@ -76,57 +78,126 @@ def environment() -> dict:
     return found
 
 
-def describe(value) -> str:
-    """A setting as text that is the same in every process: no addresses, functions and classes by name."""
+def name_of(thing) -> str:
+    """`package.Class`: without submodules, so that moving a class within its package keeps files readable."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    if module == "__main__":  # a script's classes have one name, whether it is run or imported
+        main = sys.modules["__main__"]
+        module = main.__spec__.name if getattr(main, "__spec__", None) else Path(getattr(main, "__file__", module)).stem
+    qualified = getattr(thing, "__qualname__", None) or thing.__name__
+    return f"{module.split('.')[0]}.{qualified.rpartition('<locals>.')[2]}".removeprefix("builtins.")
+
+
+def acts(thing, seen: tuple = ()) -> str:
+    """`name_of`, with a hash of what a function or class does: its code, defaults, and the values that it refers to.
+
+    The code of this package and of installed ones is not read (`environment` has their versions), what a function of
+    theirs was made with is: the rate of an optimiser. Of global names it knows numbers, text, arrays, functions and
+    classes, in tuples, lists and dicts, too; not the attributes of other modules.
+    """
+    if id(thing) in seen:  # calls itself
+        return name_of(thing)
+    named, found = functools.partial(acts, seen=(*seen, id(thing))), []
+    if isinstance(thing, type):
+        for kind in filter(_is_script, thing.__mro__):
+            for name, member in sorted(vars(kind).items()):
+                member = _function(member)
+                if hasattr(member, "__code__") or not (name.startswith("__") or callable(member)):
+                    found.append(f"{name}={describe(member, named)}")
+    elif hasattr(function := inspect.unwrap(thing), "__code__"):
+        cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+        refers = cells or None, getattr(function, "__self__", None), function.__defaults__, function.__kwdefaults__
+        found = [describe(part, named) for part in refers if part is not None]
+        if _is_script(function):
+            names, text = _code(function.__code__)
+            values = {name: function.__globals__[name] for name in names if name in function.__globals__}
+            values = {name: value for name, value in values.items() if not isinstance(value, types.ModuleType)}
+            found += [text, describe(values, named)]
+    if not found:
+        return name_of(thing)
+    return f"{name_of(thing)} {hashlib.sha256(chr(0).join(found).encode()).hexdigest()[:16]}"
+
+
+def _function(member):
+    """What is called of a class's member: of a property, static method and the like."""
+    member = getattr(member, "__func__", None) or getattr(member, "fget", None) or getattr(member, "func", member)
+    generated = getattr(getattr(member, "__code__", None), "co_filename", "") == "<string>"  # by dataclasses
+    return None if generated else member
+
+
+def _is_script(thing) -> bool:
+    """Whether a function or class is from a script, a notebook or a package that is not installed."""
+    name = getattr(thing, "__module__", None) or "builtins"
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    package = name.split(".")[0]
+    known = package in sys.stdlib_module_names - {"__main__"} or package == __package__
+    return not (known or {"site-packages", "dist-packages"} & set(Path(file).parts))
+
+
+def _code(code) -> tuple[set[str], str]:
+    """Names that a code object and those in it use, and the code as text."""
+    names, parts = set(code.co_names), [code.co_code.hex(), repr(code.co_names)]
+    for value in code.co_consts:
+        inner, text = _code(value) if isinstance(value, types.CodeType) else (set(), describe(value))
+        names |= inner
+        parts.append(text)
+    return names, "\0".join(parts)
+
+
+def describe(value, named=name_of) -> str:
+    """A setting as text that is the same in every process: no addresses or paths, functions and classes as `named`."""
+    every = functools.partial(describe, named=named)
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, tuple | list):
-        return f"({', '.join(map(describe, value))})"
+        return f"({', '.join(map(every, value))})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(every, value)))}}}"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{describe(key)}: {describe(value[key])}' for key in sorted(value, key=str))}}}"
+        return f"{{{', '.join(f'{every(key)}: {every(value[key])}' for key in sorted(value, key=str))}}}"
     if isinstance(value, functools.partial):
-        return f"partial{describe((value.func, value.args, value.keywords))}"
+        return f"partial{every((value.func, value.args, value.keywords))}"
     if is_data(value):
         abstract = isinstance(value, jax.ShapeDtypeStruct)
         return leaf_kind(value) + ("" if abstract else f" {hashlib.sha256(raw_bytes(value)).hexdigest()[:16]}")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return f"{_name(type(value))}{describe({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})}"
+        return f"{named(type(value))}{every({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})}"
     if hasattr(value, "__qualname__") or hasattr(value, "__name__"):
-        return _name(value)
-    return _name(type(value)) if " at 0x" in repr(value) else repr(value)
+        return named(value)
+    return name_of(type(value)) if " at 0x" in repr(value) or isinstance(value, os.PathLike) else repr(value)
 
 
-def walk(tree, path=()) -> Iterator[tuple[str, str, Any]]:
+def walk(tree, path=(), named=name_of) -> Iterator[tuple[str, str, Any]]:
     """(path, what is there, leaf) of every node, depth first; the leaf is `None` for containers."""
     children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
     where = jax.tree_util.keystr(path).lstrip(".") or "the whole"
     if tree is None or (len(children) == 1 and not children[0][0]):
-        yield where, leaf_kind(tree), tree
+        yield where, leaf_kind(tree, named), tree
         return
-    yield where, _container(tree), None
+    yield where, _container(tree, named), None
     for key, child in children:
-        yield from walk(child, (*path, *key))
+        yield from walk(child, (*path, *key), named)
 
 
-def _container(node) -> str:
+def _container(node, named) -> str:
     if isinstance(node, eqx.Module):
         static = [field.name for field in dataclasses.fields(node) if field.metadata.get("static")]
-        settings = ", ".join(f"{name}={describe(getattr(node, name))}" for name in static if hasattr(node, name))
-        return f"{_name(type(node))}({settings})"
+        settings = [f"{name}={describe(getattr(node, name), named)}" for name in static if hasattr(node, name)]
+        return f"{named(type(node))}({', '.join(settings)})"
     if isinstance(node, dict | list | tuple):
-        return _name(type(node))
+        return name_of(type(node))
     structure = jax.tree.structure(node, is_leaf=lambda child: child is not node)
-    return _name(type(node)) + describe(structure.node_data()[1])
+    return name_of(type(node)) + describe(structure.node_data()[1], named)
 
 
-def leaf_kind(leaf) -> str:
+def leaf_kind(leaf, named=name_of) -> str:
     """dtype and shape of an array, the type of a number, or a setting as `describe` gives it."""
     if is_data(leaf):
         kind = jnp.issubdtype
         if not (kind(leaf.dtype, np.number) or kind(leaf.dtype, np.bool_) or kind(leaf.dtype, jax.dtypes.prng_key)):
             raise TypeError(f"an array of dtype {leaf.dtype} cannot be saved; only numbers, booleans and PRNG keys can")
         return f"{leaf.dtype.name}{list(leaf.shape)}"
-    return type(leaf).__name__ if is_number(leaf) else describe(leaf)
+    return type(leaf).__name__ if is_number(leaf) else describe(leaf, named)
 
 
 def is_data(leaf) -> bool:
@@ -142,16 +213,6 @@ def is_number(leaf) -> bool:
 def is_key(leaf) -> bool:
     """Whether an array is made of typed PRNG keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _name(thing) -> str:
-    """`package.Class`: without submodules, so that moving a class within its package keeps files readable."""
-    module = getattr(thing, "__module__", None) or type(thing).__module__
-    if module == "__main__":  # a script's classes have one name, whether it is run or imported
-        main = sys.modules["__main__"]
-        module = main.__spec__.name if getattr(main, "__spec__", None) else Path(getattr(main, "__file__", module)).stem
-    qualified = getattr(thing, "__qualname__", None) or thing.__name__
-    return f"{module.split('.')[0]}.{qualified.rpartition('<locals>.')[2]}".removeprefix("builtins.")
 
 
 def raw_bytes(leaf) -> np.ndarray:

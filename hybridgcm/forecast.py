@@ -14,10 +14,10 @@ from jaxtyping import Array
 
 from hybridgcm._typing import nearest
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
-from hybridgcm.checkpoint import resumable_rollout
 from hybridgcm.data import read_store, to_dataset
 from hybridgcm.ensemble import Ensemble, Perturb, grid_of, started
 from hybridgcm.models import AbstractModel, State
+from hybridgcm.resume import resumable_rollout
 from hybridgcm.rollout import count_frames, count_steps, stream
 
 Diagnostic = Callable[[Any, State], Array]

@@ -10,8 +10,9 @@ import optax
 
 import hybridgcm as hg
 from hybridgcm.batches import concatenate, windows
-from hybridgcm.checkpoint import Checkpoints, resumable_rollout
+from hybridgcm.checkpoint import Checkpoints
 from hybridgcm.fingerprint import digest
+from hybridgcm.resume import resumable_rollout
 from hybridgcm.train.fit import fit
 from hybridgcm.train.objectives import online
 

@@ -174,7 +174,7 @@ def test_the_solver_goes_on_where_it_can():
 
 
 def test_the_solver_draws_back_what_is_beyond_the_records_and_nothing_else():
-    """Uniform in x a flow stands still, but for drag in weeks: x' = −2 (x − 1)/τ, x the variance in records' largest."""
+    """Uniform in x a flow stands still, but for drag in weeks: x' = −2 (x − 1)/τ, x as in `Recall`."""
     flow = flows.flow(SMOKE)._replace(lead=7200.0)
     shape, tau = (2, *flow.grid(1).shape), 2 * flow.lead
     wave = 1e-9 * np.cos(2 * np.pi * np.arange(16) / 16).astype(np.float32)[:, None]

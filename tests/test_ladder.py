@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import hybridgcm as hg
-from hybridgcm.checkpoint import resumable_rollout
 from hybridgcm.data import read_store
 from hybridgcm.fingerprint import digest
 from hybridgcm.ladder import RUNGS, adapt, climb, closure_off, halve_dt, perturb, stronger_filter
+from hybridgcm.resume import resumable_rollout
 from hybridgcm.rollout import rollout, stream
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,10 +17,11 @@ import pytest
 import xarray as xr
 
 import hybridgcm as hg
-from hybridgcm.checkpoint import FingerprintMismatch, resumable_rollout
+from hybridgcm.checkpoint import FingerprintMismatch
 from hybridgcm.data import read_store
 from hybridgcm.files import FolderInUse
 from hybridgcm.fingerprint import digest
+from hybridgcm.resume import resumable_rollout
 
 WORKER = Path(__file__).parent / "resume_worker.py"
 
@@ -217,3 +219,66 @@ def test_a_second_run_is_refused_and_a_blow_up_keeps_what_was_written(tmp_path):
         read_store(tmp_path / "b" / "output.zarr").sizes["time"] if (tmp_path / "b" / "output.zarr").exists() else 0
     )
     assert records == int(good.step), f"{records} records on disk, the last good step is {int(good.step)}"
+
+
+def _script(folder, rate: float, factor: int):
+    """A user's script as a module: closure, forcing and output whose bodies and constants may change."""
+    path = folder / "script.py"
+    path.write_text(
+        f"""import hybridgcm as hg
+
+RATE = {rate!r}
+
+
+def damping(q):
+    return -RATE * q
+
+
+class Mine(hg.AbstractClosure):
+    def init(self, fields, grid):
+        return None
+
+    def __call__(self, fields, grid, memory, key):
+        return {{"q": damping(fields["q"])}}, memory
+
+
+def out(model, state):  # {rate}: a comment is no change
+    return {{"q": {factor} * model.decode(state)["q"]}}
+"""
+    )
+    spec = importlib.util.spec_from_file_location("script", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_a_script_that_was_edited_is_refused_and_one_that_was_not_goes_on(tmp_path):
+    grid = hg.Torus(16, 1e6)
+    flow = hg.QuasiGeostrophic.two_layer(grid)
+    fields = {"q": 1e-6 * jr.normal(jr.key(0), (2, 16, 16))}
+
+    def run(steps, **script):
+        found = _script(tmp_path, **script)
+        model = hg.Model(flow, hg.AB3(), found.Mine(), dt=3600.0)
+        return resumable_rollout(model, model.encode(fields), steps, tmp_path / "run", every=2, save=found.out)
+
+    run(4, rate=1e-7, factor=1)
+    with pytest.raises(FingerprintMismatch, match="model: "):
+        run(8, rate=2e-7, factor=1)  # a constant that a function called by the closure reads
+    with pytest.raises(FingerprintMismatch, match="save: script.out .* -> script.out "):
+        run(8, rate=1e-7, factor=2)
+    assert int(run(8, rate=1e-7, factor=1).step) == 8
+
+
+def test_outputs_that_cannot_be_stored_are_refused_before_anything_is_written(tmp_path):
+    model = hg.Model(hg.QuasiGeostrophic.two_layer(hg.Torus(16, 1e6)), hg.AB3(), dt=3600.0)
+    start = model.encode({"q": jnp.zeros((2, 16, 16))})
+    for options, message in (
+        ({"mean": hg.diagnostics.energy}, "mean gave an array without a name"),
+        ({"save": lambda m, s: {"mine": m.decode(s)["q"]}}, "mine"),
+        ({"save": lambda m, s: {"q": s.y["q"]}}, "complex"),
+        ({"save": None}, "nothing to store"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resumable_rollout(model, start, 4, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import pytest
 from helpers import double, eddies, error, same_bits
 
 import hybridgcm as hg
-from hybridgcm.checkpoint import Checkpoints
+from hybridgcm.checkpoint import Checkpoints, FingerprintMismatch
 from hybridgcm.metrics import mse
 from hybridgcm.train import Detached, TrainingFailed, fit, offline, online
 
@@ -347,6 +347,17 @@ def test_a_checkpoint_of_another_run_is_refused(twin, tmp_path):
     fit(model(1.0), batches, ONLINE, optax.sgd(0.1), key=jr.key(0), **options)
     with pytest.raises(ValueError, match="written with key"):
         fit(model(1.0), batches, ONLINE, optax.sgd(0.1), key=jr.key(1), **options)
+    steep = eqx.tree_at(lambda m: m.equation.beta, model(1.0), jnp.float32(2e-11))
+    others = {
+        "weights at the start": (model(2.0), batches, ONLINE, optax.sgd(0.1)),
+        "rest of the model": (steep, batches, ONLINE, optax.sgd(0.1)),
+        "first batch": (model(1.0), [windows(twin[1], 2, (1,))] * 2, ONLINE, optax.sgd(0.1)),
+        "objective": (model(1.0), batches, online(LOSS, every=2), optax.sgd(0.1)),
+        "optimiser": (model(1.0), batches, ONLINE, optax.sgd(0.2)),
+    }
+    for what, changed in others.items():
+        with pytest.raises(FingerprintMismatch, match=f"\n  {what}: .* -> .*\nRestore"):
+            fit(*changed, key=jr.key(0), **options)
 
 
 def test_backward_of_a_thousand_steps_fits_in_100_megabytes():

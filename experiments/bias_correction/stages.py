@@ -70,7 +70,7 @@ def truth(config: Config, seed: int, folder: Path):
     }
     for part, (count, every) in parts.items():
         start = state
-        state = checkpoint.resumable_rollout(
+        state = hg.resumable_rollout(
             true, start, count * each, folder / part, every=every * each, chunk=divisor(count // every, 360),
             save=eqx.Partial(reference, imperfect), attrs={"title": "Truth in the model's variables", "seed": seed},
             progress=f"truth {seed}, {part}",
@@ -215,7 +215,7 @@ def free_run(config: Config, seed: int, closure, start, folder: Path):
     snapshots = config.climate // config.snapshot
     decode = lambda model, state: model.decode(state)
     try:
-        checkpoint.resumable_rollout(
+        hg.resumable_rollout(
             low, low.encode(start, jr.key(seed)), config.climate * each, folder / "run", every=config.snapshot * each,
             chunk=divisor(snapshots, 12), save=decode, attrs={"title": "Free run", "seed": seed},
         )  # fmt: skip

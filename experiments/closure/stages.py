@@ -118,7 +118,7 @@ def _fine_run(config: Config, member: int, part: str, steps: int, state, folder:
     fine, coarse = model(config, config.fine), model(config, config.coarse)
     attrs = coarsen.metadata(fine, coarse, operator(config)) | {"title": "Two-layer quasi-geostrophic truth"}
     output = {"every": config.snapshot, "save": eqx.Partial(fine_snapshot, coarse, operator(config))} | output
-    return checkpoint.resumable_rollout(
+    return hg.resumable_rollout(
         fine, state, steps, folder / part, chunk=divisor(steps // output["every"], max(1, 720 // output["every"])),
         attrs=attrs | {"part": part, "member": member}, progress=f"truth {config.fine}², {part}", **output,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def free_run(
     low = model(config, config.coarse, closure)
     state = low.encode(start, jr.key(member))
     try:
-        checkpoint.resumable_rollout(
+        hg.resumable_rollout(
             low, state, steps, folder / "run", every=config.snapshot, chunk=divisor(steps // config.snapshot, 12),
             save=snapshot, attrs={"title": "Coarse model", "member": member}, progress=progress,
         )  # fmt: skip

@@ -16,9 +16,10 @@ from experiments._run import divisor, parallel
 from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.config import Truths
 from experiments.closure_benchmark.systems import System
-from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics
+from hybridgcm import coarsen, data, diagnostics, metrics
 from hybridgcm.equations import QuasiGeostrophic
 from hybridgcm.files import atomic
+from hybridgcm.resume import resumable_rollout
 
 VERSION = "2"
 """Raised whenever truths are made in another way; part of every row, so that no table mixes them."""
@@ -69,7 +70,7 @@ def _make(flow, member: int, lengths: dict, sizes: dict, folder: Path):
     for part, output in outputs.items():
         if steps := lengths[part] * each:
             chunk = divisor(steps // output["every"], max(1, max(each, 1000) // output["every"]))
-            state = checkpoint.resumable_rollout(
+            state = resumable_rollout(
                 fine, state, steps, folder / part, chunk=chunk, progress=f"truth {flow.name} {member}, {part}",
                 allow=True, **output,
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """What a closure is worth: free runs against the truth's climate, a-priori skill, forecasts, survival and cost."""
 
 import json
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,11 @@ import jax.random as jr
 import numpy as np
 
 import hybridgcm as hg
-from experiments._run import divisor
+from experiments._run import divisor, parallel
 from experiments.closure_benchmark import spectra
 from experiments.closure_benchmark.calibration import calibration, forcings
 from experiments.closure_benchmark.data import LEARNING, VERSION, Data
-from hybridgcm import checkpoint, closures, data, diagnostics, metrics
+from hybridgcm import closures, data, diagnostics, metrics
 from hybridgcm.fingerprint import digest
 
 ALL = 10**9
@@ -34,7 +35,7 @@ def _free_run(system, closure, member, warm, scored, fine, folder: Path):
     low, each = system.model(closure), round(system.flow.snapshot / system.dt)
     state = low.encode(system.start(member, fine), jr.key(member))
     try:
-        checkpoint.resumable_rollout(
+        hg.resumable_rollout(
             low, state, (warm + scored) * each, folder / "run", every=each, chunk=divisor(warm + scored, 16),
             allow=True, **spectra.sampled(low, each, attrs={"title": f"Free run of {system.name}", "member": member}),
         )  # fmt: skip
@@ -85,14 +86,15 @@ def tune(run, system, sets: Data, closure) -> dict:
     The best has the smallest product of distributional and spectral error. Nothing of the scored truths is used.
     """
     config, truths = run.config, system.flow.sizes(run.config.truths)
+    warm, scored, members = truths.spin_up + truths.frames, truths.tuning, range(config.tuning_members)
+    scaled = {a: closure if a == 1 else closures.Scaled(closure, a) for a in sorted({1.0, *config.amplitudes})}
+    one = lambda a, m: free_run(run, system, scaled[a], LEARNING + m, warm, scored, truths.fine)
+    folders = parallel(os.cpu_count(), {(a, m): partial(one, a, m) for a in scaled for m in members})
     rows = {}
-    for amplitude in sorted({1.0, *config.amplitudes}):
-        scaled = closure if amplitude == 1 else closures.Scaled(closure, amplitude)
-        members = range(LEARNING, LEARNING + config.tuning_members)
-        warm, scored = truths.spin_up + truths.frames, truths.tuning
-        folders = [free_run(run, system, scaled, m, warm, scored, truths.fine) for m in members]
-        scores = free_scores([climate(system, scaled, folder, scored) for folder in folders], sets.tuning, None)
-        rows[amplitude] = {name: scores.get("errors", {}).get(name) for name in ("distributional", "spectral")}
+    for a in scaled:
+        climates = [climate(system, scaled[a], folders[a, m], scored) for m in members]
+        errors = free_scores(climates, sets.tuning, None).get("errors", {})
+        rows[a] = {name: errors.get(name) for name in ("distributional", "spectral")}
     product = lambda row: row["distributional"] * row["spectral"] if row["spectral"] is not None else np.inf
     return {"rows": rows, "best": min(rows, key=lambda amplitude: product(rows[amplitude]))}
 

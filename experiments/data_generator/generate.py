@@ -14,7 +14,7 @@ import numpy as np
 
 import hybridgcm as hg
 from experiments.data_generator.config import SAMPLED, Config
-from hybridgcm import checkpoint, coarsen, data, diagnostics
+from hybridgcm import coarsen, data, diagnostics
 
 hg.VARIABLES.setdefault("run", hg.Variable("1", "number of the run"))
 hg.VARIABLES.setdefault("lead", hg.Variable("s", "time since the first frame of the window"))
@@ -152,11 +152,11 @@ def batch(config: Config, number: int, folder: Path):
         "attrs": coarsen.metadata(*pairs[0], operator) | about(config, runs),
     }  # fmt: skip
     if config.spin_up:
-        state = checkpoint.resumable_rollout(
+        state = hg.resumable_rollout(
             ensemble, state, config.spin_up, folder / "spin-up", every=_divisor(config.spin_up, config.every),
             save=energy, progress=f"batch {number}, spin-up", **output,
         )  # fmt: skip
-    checkpoint.resumable_rollout(
+    hg.resumable_rollout(
         ensemble, state, config.records * config.every, folder / "records", every=config.every,
         chunk=_divisor(config.records, max(1, min(8, 720 // config.every))), progress=f"batch {number}",
         save=eqx.Partial(record, config.window, config.frame, operator), **output,

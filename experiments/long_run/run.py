@@ -50,7 +50,7 @@ def simulate(run):
 
     from experiments.long_run import statistics
     from hybridgcm import diagnostics, ladder
-    from hybridgcm.checkpoint import resumable_rollout
+    from hybridgcm.resume import resumable_rollout
 
     config, flow = run.config, model(run.config)
     key = jr.key(config.seed)

@@ -49,7 +49,7 @@ def model(config, truncation: int, steps: int):
 def simulate(run, truncation: int, steps: int) -> float:
     """The rollout into T*/, ten days a chunk; returns the seconds that all its starts took."""
     from experiments.qg3_climate import climate
-    from hybridgcm.checkpoint import resumable_rollout
+    from hybridgcm.resume import resumable_rollout
 
     flow, start = model(run.config, truncation, steps)
     folder, begin = run.folder / f"T{truncation}", time.monotonic()

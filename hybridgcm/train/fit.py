@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array
 
 from hybridgcm.data import check_finite
+from hybridgcm.fingerprint import acts, describe, digest
 from hybridgcm.preemption import Preempted, asked
 
 
@@ -46,7 +47,6 @@ def fit(
     """Minimise objective(model, batch, key) over the leaves that `where(model)` selects, one step per batch.
 
     `model`: a model, an emulator, or any network that the objective takes (`supervised`).
-
     Returns the trained model and one record {"step", "loss", "gradient_norm", "skipped"} of Python numbers per
     batch, ready for JSON lines. Step i uses batches[i] and fold_in(key, i) and nothing else, so a repeated run
     and a resumed one are exact. `where` reads like `equinox.tree_at`: `lambda m: m.closure.net`, or a tuple of
@@ -62,7 +62,8 @@ def fit(
       If it returns True training ends there. What it keeps under `callback.memory`, a tree of arrays and numbers, is
       saved with the checkpoints and given back on resume. See `train.callbacks`.
     - `checkpoints`: a `Checkpoints`; weights, optimiser state and log are saved every `every` steps and at the end.
-      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit. Inside
+      The newest is continued from: after a kill the result is that of an uninterrupted run, bit for bit. One of another
+      model, objective, optimiser or first batch raises `FingerprintMismatch`, or warns if it is to `allow` that. Inside
       `preemption.preemptible()`, SIGTERM saves after the step that it is at and ends the process with code 75.
     - `progress` labels a bar with the loss.
 
@@ -71,14 +72,14 @@ def fit(
     """
     _check_batches(batches)
     trainable, frozen = eqx.partition(model, selection(model, where))
-    saved = _Saved(checkpoints, every, callback, key, len(batches))
+    about = None if checkpoints is None else _identity(trainable, frozen, batches[0], objective, optimiser)
+    saved = _Saved(checkpoints and checkpoints.beside(about), every, callback, key, len(batches))
     (trainable, state), log, ended = saved.resume((trainable, optimiser.init(trainable)))
     with _bar(progress, len(batches), len(log)) as bar:
         for index in range(len(log), len(log) if ended else len(batches)):
-            batch = batches[index]
-            _check_batch(batch, index)
-            step_key = jr.fold_in(key, index)
-            trainable, state, numbers = _step(trainable, state, frozen, batch, step_key, objective, optimiser)
+            _check_batch(batch := batches[index], index)
+            own = jr.fold_in(key, index)
+            trainable, state, numbers = _step(trainable, state, frozen, batch, own, objective, optimiser)
             loss, norm, finite = (number.item() for number in numbers)
             log.append({"step": index, "loss": loss, "gradient_norm": norm, "skipped": not finite})
             ended = callback is not None and callback(index, eqx.combine(trainable, frozen), log[-1]) is True
@@ -126,6 +127,14 @@ def selection(model, where):
         )
     nothing = jax.tree.map(lambda _: False, model)
     return eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
+
+
+def _identity(trainable, frozen, batch, objective, optimiser) -> dict:
+    """What a training depends on besides its state, key and number of batches, of which the first speaks for all."""
+    parts = {"weights at the start": trainable, "rest of the model": frozen, "first batch": batch}
+    here = lambda leaf: not _is_shared(leaf)  # no process has all of an array that is on several
+    found = {name: digest(eqx.filter(part, here))[:16] for name, part in parts.items()}
+    return found | {"objective": describe(objective, acts), "optimiser": describe(optimiser, acts)}
 
 
 def _check_progress(log: list[dict], patience: int, model: eqx.Module):
