@@ -65,6 +65,14 @@ def param(**kwargs):
     return eqx.field(converter=convert, **kwargs)
 
 
+def fixed(**kwargs):
+    """A field of an Equinox module that is no parameter, whatever `where` of `fit` and `eki` selects around it.
+
+    Scales and means that were measured, places, bases, tables that were made of other fields.
+    """
+    return eqx.field(metadata={"fixed": True}, **kwargs)
+
+
 def cast_floats(tree, dtype):
     """Cast the real floating-point array leaves of `tree` to `dtype`; everything else stays."""
 

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from hybridgcm._typing import Fields, Numbers, cast_floats, nearest
+from hybridgcm._typing import Fields, Numbers, cast_floats, fixed, nearest
 from hybridgcm.closures.network import deviations
 from hybridgcm.data import check_finite
 from hybridgcm.grids import AbstractGrid
@@ -30,15 +30,15 @@ class Emulator(AbstractModel):
     - `change`: the same for the change over dt; by default `scale`. `from_data` measures both.
     - `grid`: for operators, quadrature, output files and the precision; without, that of the weights.
 
-    Scales are saved with the network but not meant to be trained: fit with `where=lambda m: m.net`. Nothing makes
+    Scales are saved with the network and not trained by `fit`. Nothing makes
     long rollouts stable: see `evaluate` and `survivors`.
     Raises `ValueError` for scales that are not positive, for missing and unknown names, for wrong shapes and (outside
     jit) values that are not finite, and for a network that changes the shape.
     """
 
     net: Callable
-    scale: dict[str, Float[Array, "..."]]
-    change: dict[str, Float[Array, "..."]]
+    scale: dict[str, Float[Array, "..."]] = fixed()
+    change: dict[str, Float[Array, "..."]] = fixed()
     grid: AbstractGrid | None
     names: tuple[str, ...] = eqx.field(static=True)
     dt: float = eqx.field(static=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import nearest
+from hybridgcm._typing import fixed, nearest
 from hybridgcm.closures.base import AbstractClosure, per_layer, without_mean
 from hybridgcm.nn import AbstractSpectralOperator, apply
 
@@ -25,8 +25,7 @@ class NetworkClosure(AbstractClosure):
     an `nn.AbstractSpectralOperator`, gives forcings of prognostics as `name_hat`, spectral.
 
     `input_scale`, `output_scale`: one number per channel, or one for all, in the units of the field or forcing
-    (`from_data` takes them from data). They are saved with the network but are not meant to be trained: fit with
-    `where=lambda model: model.closure.net`, not `model.closure`.
+    (`from_data` takes them from data). They are saved with the network and not trained by `fit`.
 
     Raises `ValueError` for a name that the equation does not have (at `init`), for scales that are not positive or
     do not match the channels, and for a network that returns another number of channels or points.
@@ -35,8 +34,8 @@ class NetworkClosure(AbstractClosure):
     net: Callable
     inputs: tuple[str, ...] = eqx.field(static=True)
     outputs: tuple[str, ...] = eqx.field(static=True)
-    input_scale: Float[Array, "..."]
-    output_scale: Float[Array, "..."]
+    input_scale: Float[Array, "..."] = fixed()
+    output_scale: Float[Array, "..."] = fixed()
 
     def __init__(self, net, inputs: Sequence[str], outputs: Sequence[str], input_scale=1.0, output_scale=1.0):
         if isinstance(inputs, str) or isinstance(outputs, str):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields, Hat, Numbers, OnGrid, Spectral
+from hybridgcm._typing import Fields, Hat, Numbers, OnGrid, Spectral, fixed
 from hybridgcm.equations import layers as stack
 from hybridgcm.equations.base import AbstractEquation, reference_eigenvalue, roughness
 from hybridgcm.grids import AbstractGrid
@@ -50,9 +50,9 @@ class QuasiGeostrophic(AbstractEquation):
 
     prognostic: ClassVar[tuple[str, ...]] = ("q",)
     grid: AbstractGrid
-    stretching: Float[Array, "layer layer"]
-    thickness: Float[Array, " layer"]
-    inverse: Float[Array, "layer layer *modes"]
+    stretching: Float[Array, "layer layer"] = fixed()
+    thickness: Float[Array, " layer"] = fixed()
+    inverse: Float[Array, "layer layer *modes"] = fixed()
     beta: Float[Array, ""]
     U: Float[Array, " layer"]
     V: Float[Array, " layer"] | None
@@ -61,7 +61,7 @@ class QuasiGeostrophic(AbstractEquation):
     drag: Float[Array, "*points"]
     relaxation: Float[Array, ""] | None
     tau: Float[Array, ""]
-    roughness: Float[Array, "*modes"]
+    roughness: Float[Array, "*modes"] = fixed()
     layers: int = eqx.field(static=True)
 
     def __init__(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields, Hat, Spectral
+from hybridgcm._typing import Fields, Hat, Spectral, fixed
 from hybridgcm.equations.base import AbstractEquation, roughness
 from hybridgcm.grids import AbstractGrid
 from hybridgcm.grids.base import scale as scaled
@@ -38,7 +38,7 @@ class SurfaceQuasiGeostrophic(AbstractEquation):
     gradient: Float[Array, ""]
     drag: Float[Array, ""]
     tau: Float[Array, ""]
-    roughness: Float[Array, "*modes"]
+    roughness: Float[Array, "*modes"] = fixed()
     layers: int = eqx.field(static=True)
 
     def __init__(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields, Hat, Numbers, Spectral
+from hybridgcm._typing import Fields, Hat, Numbers, Spectral, fixed
 from hybridgcm.equations import layers as stack
 from hybridgcm.equations.base import AbstractEquation, roughness
 from hybridgcm.grids import AbstractGrid
@@ -42,7 +42,7 @@ class ShallowWater(AbstractEquation):
     topography: Float[Array, "y x"] | None
     drag: Float[Array, ""]
     tau: Float[Array, ""]
-    roughness: Float[Array, "*modes"]
+    roughness: Float[Array, "*modes"] = fixed()
     layers: int = eqx.field(static=True)
 
     def __init__(

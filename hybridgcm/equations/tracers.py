@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields, Numbers, Spectral
+from hybridgcm._typing import Fields, Numbers, Spectral, fixed
 from hybridgcm.equations.base import AbstractEquation, AbstractExtension, roughness
 from hybridgcm.grids.base import scale as scaled
 
@@ -30,7 +30,7 @@ class Tracers(AbstractExtension):
     inner: AbstractEquation
     mean_gradient: Float[Array, "tracer 2"] | None
     tau: Float[Array, ""]
-    roughness: Float[Array, "*modes"]
+    roughness: Float[Array, "*modes"] = fixed()
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(

@@ -23,7 +23,7 @@ class Sphere(AbstractGrid):
 
     Harmonics are real-valued in φ with area mean of |P_lm exp(imλ)|² equal to one and no Condon-Shortley phase, so the
     coefficient of l = m = 0 is the mean; of an orthonormal coefficient with that phase it is (−1)^m/√(4π).
-    Fixed at construction: everything; no field of a grid is meant to be trained.
+    Fixed at construction: everything; `fit` trains no field of a grid.
 
     **Arguments:**
 

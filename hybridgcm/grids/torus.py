@@ -13,7 +13,7 @@ from hybridgcm.grids.base import AbstractGrid, check_dtype, scale
 class Torus(AbstractGrid):
     """Doubly periodic rectangle, a(x, y) = Σ a_hat(k, l) exp(i(kx + ly)), wavenumbers in rad m⁻¹.
 
-    Fixed at construction: everything; no field of a grid is meant to be trained.
+    Fixed at construction: everything; `fit` trains no field of a grid.
 
     **Arguments:**
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from hybridgcm._typing import fixed
 from hybridgcm.nn.operators import check_channels, without_grid
 from hybridgcm.nn.spectral import per_channel
 
@@ -38,15 +39,15 @@ class Bounded(eqx.Module):
 class Normalised(eqx.Module):
     """y = mean_y + scale_y net((x − mean_x)/scale_x), a number each per channel: physical fields in and out.
 
-    The numbers are saved with the weights, and are not meant to be trained: fit with `where=lambda m: m.net`. `net` may
+    The numbers are saved with the weights and not trained by `fit`. `net` may
     be an `AbstractOperator`, called without a grid: on points that are one period of a line, plane or box.
     `from_data` measures them; pairs of O(1) are told by zeros and ones.
     Raises `ValueError` for other than these channels, and for scales that are not positive.
     """
 
     net: Callable
-    mean: tuple[Float[Array, " channel"], Float[Array, " out"]]
-    scale: tuple[Float[Array, " channel"], Float[Array, " out"]]
+    mean: tuple[Float[Array, " channel"], Float[Array, " out"]] = fixed()
+    scale: tuple[Float[Array, " channel"], Float[Array, " out"]] = fixed()
 
     def __init__(self, net: Callable, mean: tuple[ArrayLike, ArrayLike], scale: tuple[ArrayLike, ArrayLike]):
         put = lambda pair: tuple(jnp.asarray(np.atleast_1d(a), _dtype(net)) for a in pair)

@@ -11,6 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from hybridgcm._typing import fixed
+
 Sizes = int | tuple[int, ...]
 """Numbers of sensors of a function, along each axis."""
 
@@ -108,12 +110,12 @@ class SeparableTrunk(AbstractTrunk):
 class PODTrunk(AbstractTrunk):
     """mean_o(y) + Σ_k c[o, k] modes[o, k](y) at fixed points: the one coordinate is their numbers, integers `[query]`.
 
-    The basis is fixed, so that only branches are trained: fit with `where=lambda m: m.branches`. POD-DeepONet, Lu et
-    al. (2022), doi:10.1016/j.cma.2022.114778. Raises `ValueError` for other coordinates than one array of integers.
+    The basis is fixed, so that only branches are trained. POD-DeepONet, Lu et al. (2022),
+    doi:10.1016/j.cma.2022.114778. Raises `ValueError` for other coordinates than one array of integers.
     """
 
-    modes: Float[Array, "out rank point"]
-    mean: Float[Array, "out point"]
+    modes: Float[Array, "out rank point"] = fixed()
+    mean: Float[Array, "out point"] = fixed()
 
     @classmethod
     def from_data(cls, values: ArrayLike, rank: int) -> "PODTrunk":

@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from hybridgcm._typing import fixed
 from hybridgcm.nn.operators import Pointwise, two_layers, without_grid, zeroed
 
 
@@ -23,12 +24,12 @@ class Neighbours(eqx.Module):
     """
 
     index: Int[Array, "query neighbour"]
-    weight: Float[Array, "query neighbour"]
-    offset: Float[Array, "axis query neighbour"]
+    weight: Float[Array, "query neighbour"] = fixed()
+    offset: Float[Array, "axis query neighbour"] = fixed()
     """(y − x)/radius from query x to point y, to the nearest image in periodic boxes."""
-    queries: Float[Array, "axis query"]
+    queries: Float[Array, "axis query"] = fixed()
     """Coordinates as angles: 2π x/length along periodic axes, π x/length along others."""
-    points: Float[Array, "axis point"]
+    points: Float[Array, "axis point"] = fixed()
 
 
 class Geometry(eqx.Module):
@@ -224,7 +225,7 @@ class GINO(eqx.Module):
 class AtPoints(eqx.Module):
     """y = net(f, geometry): a network on points as a function of f alone, as `Normalised` and `supervised` take one.
 
-    The places are arrays of it, and not meant to be trained: fit with `where=lambda m: m.net.net`. For other points put
+    The places are arrays of it that `fit` does not train. For other points put
     the same `net` beside their geometry.
     """
 

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from hybridgcm._typing import fixed
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
 from hybridgcm.nn.spectral import check_modes, mixed_by_degree, per_channel, spectral_convolution, with_zero
 
@@ -54,12 +55,12 @@ class Beside(AbstractOperator):
     """y = net([x, fields], grid): a network that is also told what its place is like, say land and orography.
 
     x and `fields` are `[channel, *points]` of one grid; `net` takes the channels of both, x first. `fields`, in units
-    in which they are about one, are not meant to be trained: fit with `where=` the `net` alone. For another grid put
+    in which they are about one, are not trained by `fit`. For another grid put
     the same `net` beside that grid's fields.
     """
 
     net: Callable
-    fields: Float[Array, "channel *points"]
+    fields: Float[Array, "channel *points"] = fixed()
 
     def __call__(self, x, grid):
         return apply(self.net, jnp.concatenate([x, self.fields.astype(x.dtype)]), grid)
@@ -70,12 +71,12 @@ class Anomalies(AbstractOperator):
 
     Where most of a field stands still, as the jets of a planet do, weather is a small part of it, and what draws it
     back to the usual a smaller one of its changes. `mean` `[channel, *points]` and `spread` `[channel]`, in the units
-    of x, are measured (`from_data`) and not meant to be trained: fit with `where=` the `net` alone.
+    of x, are measured (`from_data`) and not trained by `fit`.
     """
 
     net: Callable
-    mean: Float[Array, "channel *points"]
-    spread: Float[Array, "channel"]
+    mean: Float[Array, "channel *points"] = fixed()
+    spread: Float[Array, "channel"] = fixed()
 
     @classmethod
     def from_data(cls, net: Callable, x):

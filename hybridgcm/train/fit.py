@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from hybridgcm.data import check_finite
 from hybridgcm.fingerprint import acts, describe, digest
+from hybridgcm.grids import AbstractGrid
 from hybridgcm.preemption import Preempted, asked
 
 
@@ -112,21 +113,47 @@ def _step(trainable, state, frozen, batch, key, objective, optimiser):
 
 
 def selection(model, where):
-    """A tree of booleans: True at the real floating-point leaves that `where` selects."""
+    """A tree of booleans: True at the real floating-point leaves that `where` selects.
+
+    Never at those of grids, and of fields that their classes declare as `fixed`: scales, places, tables.
+    """
     part = where(model)
-    leaves = jax.tree.leaves(part)
-    if not any(map(eqx.is_inexact_array, leaves)):
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(part))):
         raise ValueError(
             f"where selects {part!r:.80}, which holds no floating-point JAX array to train; "
             "where=lambda m: m.closure trains a closure, lambda m: m.closure.net the network in it"
         )
-    if any(eqx.is_inexact_array(leaf) and jnp.iscomplexobj(leaf) for leaf in leaves):
+    nothing = jax.tree.map(lambda _: False, model)
+    picked = eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
+    found = jax.tree_util.tree_map_with_path(lambda path, pick: pick and not _is_fixed(model, path), picked)
+    if not any(jax.tree.leaves(found)):
+        raise ValueError(
+            f"where selects {part!r:.80}, of which nothing is a parameter: grids, scales from data, places and tables "
+            "stay as they are; select numbers such as m.equation.beta, or a network"
+        )
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(eqx.filter(model, found)))):
         raise ValueError(
             "where selects complex weights; jax.grad gives the conjugate of their ascent direction and optimisers do "
             "not correct it: store them as pairs of real arrays"
         )
-    nothing = jax.tree.map(lambda _: False, model)
-    return eqx.tree_at(where, nothing, replace=jax.tree.map(eqx.is_inexact_array, part))
+    return found
+
+
+def _is_fixed(node, path) -> bool:
+    """Whether the way to a leaf leads through a grid or a field that is declared as `_typing.fixed`."""
+    for key in path:
+        if isinstance(node, AbstractGrid):
+            return True
+        if isinstance(key, jax.tree_util.GetAttrKey):
+            field = getattr(type(node), "__dataclass_fields__", {}).get(key.name)
+            if field is not None and field.metadata.get("fixed"):
+                return True
+            node = getattr(node, key.name)
+        elif isinstance(key, jax.tree_util.SequenceKey | jax.tree_util.DictKey):
+            node = node[key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key]
+        else:  # inside a container that JAX alone can read
+            return False
+    return False
 
 
 def _identity(trainable, frozen, batch, objective, optimiser) -> dict:
