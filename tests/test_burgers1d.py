@@ -25,6 +25,18 @@ def test_initial_values_have_the_published_covariance():
         pairs.burgers(16, 1, jr.key(0), smoothed=0)
 
 
+def test_a_viscosity_that_the_exact_solution_cannot_have_is_refused():
+    for viscosity, message in (
+        (0.001, "is too small .* samples, .* a solver for shocks"),
+        (-0.1, "is positive; got -0.1"),
+    ):
+        with pytest.raises(ValueError, match=f"viscosity.*{message}"):
+            pairs.burgers(256, 8, jr.key(1), times=(0.0, 0.3), viscosity=viscosity)
+    made = pairs.burgers(256, 200, jr.key(1), times=(0.0, 1e-6), viscosity=0.01)
+    assert np.array_equal(made["u"][:, 0, 0], made["u0"][:, 0, 0])
+    assert error(made["u"][:, 0, 1], made["u0"][:, 0, 0]) < 1e-4, "the smallest that is left is right"
+
+
 def test_solutions_at_time_one_do_not_depend_on_the_points():
     """The same initial values on an eighth of the points: exact up to what those lack of them."""
     fine = pairs.burgers(2048, 4, jr.key(1), times=(1.0,), viscosity=0.1, smoothed=1)

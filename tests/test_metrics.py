@@ -16,6 +16,25 @@ from hybridgcm import coarsen, diagnostics, metrics
 from hybridgcm.evaluate import evaluate, survivors
 
 
+def test_points_of_a_sphere_count_by_their_area():
+    """An error of one poleward of 60 degrees: of 1 − sin 60° of the area, but of a third of the rows."""
+    grid = hg.Sphere(42, dtype=jnp.float64)
+    polar = (np.abs(np.asarray(grid.latitude)) > 60)[:, None] + 0 * np.ones(grid.shape)
+    t = jnp.where(np.arange(grid.shape[1]) % 2, 1.0, -1.0)[None] + np.zeros((1, *grid.shape))
+    share = float(grid.mean(jnp.asarray(polar, float)))
+    assert share == pytest.approx(1 - np.sin(np.pi / 3), abs=0.02) and polar.mean() > 2 * share
+    p = {"u": t + polar}
+    assert float(metrics.mse("u", grid=grid)(p, {"u": t})) == pytest.approx(share, rel=1e-9)
+    assert float(metrics.rmse("u", grid=grid)(p, {"u": t})) == pytest.approx(np.sqrt(share), rel=1e-9)
+    both = {"u": jnp.stack([t + polar, t + polar])}
+    assert float(metrics.crps("u", grid=grid)(both, {"u": t})) == pytest.approx(share, rel=1e-9)
+    assert float(metrics.mse("u")(p, {"u": t})) == pytest.approx(polar.mean(), rel=1e-9)
+    plane = hg.Torus(8, 1.0, dtype=jnp.float64)
+    a, b = ({"u": jnp.asarray(np.random.default_rng(i).normal(size=(3, 2, 8, 8)))} for i in range(2))
+    for kind in (metrics.mse, metrics.rmse):
+        assert error(kind("u", grid=plane)(a, b), kind("u")(a, b)) < 1e-12, "on a plane all points have one area"
+
+
 class Growth(hg.AbstractClosure):
     """∂q/∂t = rate q."""
 

@@ -52,8 +52,25 @@ def test_norms_use_the_quadrature_of_a_sphere():
     up = np.sin(np.radians(np.asarray(grid.latitude)))[:, None] + np.zeros(grid.shape)
     pair = {"u": jnp.asarray(1 + up)[None]}, {"u": jnp.ones((1, *grid.shape))}
     assert error(lp("u", grid=grid)(*pair), np.sqrt(1 / 3)) < 1e-13
-    factor = 1 - float(grid.eigenvalues[grid.degree == 1].min())  # of a unit sphere it would be 3
-    assert error(h1("u", grid=grid)(*pair), np.sqrt(factor / 3)) < 1e-12
+    assert error(h1("u", grid=grid)(*pair), np.sqrt(2 / 3)) < 1e-12, "slopes per unit of the longest wave, degree 1"
+    assert error(h1("u", grid=grid, length=grid.radius)(*pair), 1) < 1e-12, "per radius l (l + 1) = 2"
+    assert error(h1("u", grid=grid, length=1.0)(*pair), np.sqrt(1 / 3)) < 1e-12, "per metre they are nothing"
+
+
+def test_h1_on_a_plane_in_metres_is_that_of_its_angles_and_sees_what_the_grid_cuts():
+    x = 2 * np.pi * np.arange(32) / 32
+    a, e = np.cos(x) + 0 * x[:, None], 0.1 * np.cos(5 * x) + 0 * x[:, None]
+    pair = {"u": jnp.asarray(a + e)[None]}, {"u": jnp.asarray(a)[None]}
+    expected = 0.1 * np.sqrt(26 / 2)
+    for length in (2 * np.pi, 1e6):
+        assert error(h1("u", grid=hg.Torus(32, length, dtype=jnp.float64))(*pair), expected) < 1e-12
+    coarse = hg.Torus(32, 1e6, dealias=2 / 3, dtype=jnp.float64)
+    beyond = {"u": jnp.asarray(a + np.cos(13 * x))[None]}, pair[1]
+    assert error(h1("u", grid=coarse)(*beyond), np.sqrt(1 / 2)) < 1e-12, "a wave that it cuts counts by its value"
+    with pytest.raises(ValueError, match="leave periodic out"):
+        h1("u", grid=coarse, periodic=True)
+    with pytest.raises(ValueError, match="finite p"):
+        lp("u", np.inf)
 
 
 @pytest.mark.parametrize("metric", [lp("u"), lp("u", 1), h1("u"), h1("u", periodic=True)])

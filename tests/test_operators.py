@@ -140,11 +140,31 @@ def test_a_symmetrised_network_commutes_with_every_symmetry():
     for g in range(8):
         assert error(net(nn.turned(x, g)), nn.turned(y, g)) < 1e-14
     assert error(normalised()(nn.turned(x, 3)), nn.turned(normalised()(x), 3)) > 1e-2
+    operator = nn.FNO(1, 1, modes=(4, 4), hidden=4, layers=2, key=jr.key(0))  # called without a grid, as elsewhere
+    assert nn.Symmetrised(operator)(x).shape == (1, 8, 8)
     model = nn.Normalised(nn.Symmetrised(small()), (0.0, 0.0), (1.0, 1.0))
     batch = {"a": random((4, 1, 8, 8)), "u": random((4, 1, 8, 8), 1)}
     plain = train.supervised(lp("u"), ("a",), ("u",))
     losses = eqx.filter_jit(lambda f: f(model, batch, jr.key(1)))
     assert abs(float(losses(train.augmented(plain, nn.turned_at_random)) / losses(plain)) - 1) < 1e-13
+
+
+def test_operators_on_a_sphere_are_normalised_by_area():
+    grid = hg.Sphere(10)
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2, *grid.shape)))
+    a = a.at[:, :, 0].multiply(30.0)  # rows at the pole are many and small
+    net = nn.FNO(2, 1, modes=8, hidden=4, layers=2, key=jr.key(0))
+    model = nn.Normalised.from_data(net, a, a[:, :1], grid=grid)
+    mean = np.asarray(grid.mean(a)).mean(0)
+    square = np.asarray(grid.mean((a - mean[:, None, None]) ** 2)).mean(0)
+    assert error(model.mean[0], mean) < 1e-5 and error(model.scale[0], np.sqrt(square)) < 1e-5
+    assert (
+        model(a[0]).shape == (1, *grid.shape) and error(model(a[0]), np.broadcast_to(mean[0], (1, *grid.shape))) < 1e-5
+    )
+    batch = {"a": a, "u": a[:, :1]}
+    loss = train.supervised(lp("u", grid=grid), ("a",), ("u",))
+    trained, log = hg.fit(model, [batch] * 2, loss, optax.adam(1e-2), where=lambda m: m, key=jr.key(0))
+    assert log[1]["loss"] < log[0]["loss"] and trained.grid is not None and error(trained.mean[0], model.mean[0]) == 0
 
 
 # Training, files, refusals

@@ -84,6 +84,16 @@ def test_they_are_losses():
         assert np.isfinite(jax.grad(loss)(jnp.broadcast_to(t["q"], p.shape))).all()
 
 
+@GRIDS
+def test_networks_that_are_zero_at_first_can_be_trained_by_them(grid):
+    """At a prediction of zero, and of the right mean alone, the way down is towards the truth."""
+    t = fields(grid)
+    score = metrics.adjusted_mse("q", grid=grid)
+    for start in (0 * t, 0 * t + grid.mean(t)[:, None, None]):
+        slope = jax.grad(lambda a: jnp.mean(score({"q": a}, {"q": t})))(start)
+        assert np.isfinite(slope).all() and float(jnp.sum(slope * (t - start))) < 0
+
+
 def test_bad_input():
     t = {"q": fields(PLANE)}
     with pytest.raises(ValueError, match="no 'q'"):

@@ -218,6 +218,19 @@ def test_leading_axes_are_a_batch():
     assert grid.spectrum(grid.cospectrum(a_hat, a_hat)).shape == (3, 2, 6)
 
 
+def test_a_wave_travels_over_the_points_of_its_own_axis():
+    """Four times as many points along x: the Courant number counts Δx for u and Δy for v, the filter likewise."""
+    grid = hg.Torus((16, 64), 1e6, dealias=None, dtype=jnp.float64)
+    u = jnp.full((2, *grid.shape), 0.5)
+    assert float(grid.courant(u, 0 * u, 3600.0)) == pytest.approx(0.5 * 3600 / (1e6 / 64), rel=1e-12)
+    assert float(grid.courant(0 * u, u, 3600.0)) == pytest.approx(0.5 * 3600 / (1e6 / 16), rel=1e-12)
+    found = np.asarray(hg.exponential_filter(grid))
+    of = lambda n: np.asarray(hg.exponential_filter(hg.Torus(n, 1e6, dealias=None, dtype=jnp.float64)))
+    assert error(found[0], of(64)[0]) < 1e-15 and error(found[:, 0], of(16)[:, 0]) < 1e-15
+    stretched = hg.Torus((16, 64), (1e6, 4e6), dealias=None, dtype=jnp.float64)
+    assert np.array_equal(hg.exponential_filter(stretched), found), "a matter of points per wave alone"
+
+
 def test_courant_number_of_a_uniform_flow():
     grid = double(32, 1e6)
     u = jnp.full((2, *grid.shape), 0.5)

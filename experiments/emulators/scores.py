@@ -161,8 +161,9 @@ def ensemble(which, config, flow, build, data, folder):
         took.append(time.perf_counter() - start)
     name = flow.names[0]
     rare = np.quantile(np.asarray(truth[name], float), 0.95, (0, 2, 3))
-    kinds = {"crps": metrics.crps(name), "spread over error": metrics.spread_skill(name, grid=flow.grid(1))}
-    kinds |= {"brier of the highest twentieth": metrics.brier(name, rare, grid=flow.grid(1))}
+    area = {"grid": flow.grid(1)}
+    kinds = {"crps": metrics.crps(name, **area), "spread over error": metrics.spread_skill(name, **area)}
+    kinds |= {"brier of the highest twentieth": metrics.brier(name, rare, **area)}
     table = verify(result, {n: np.asarray(a) for n, a in truth.items()} | {"time": seconds}, kinds)
     scores = {key: table[key].mean("start_time").values.tolist() for key in kinds}
     chance = float((result[name].isel(lead_time=-1) > rare[:, None, None]).mean())

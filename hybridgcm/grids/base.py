@@ -42,6 +42,8 @@ class AbstractGrid(eqx.Module):
     """Quadrature weights per point `[y, x]` or broadcastable to it, summing to one over the grid."""
     spacing: eqx.AbstractVar[Array]
     """Grid spacing Δ that closures scale with, m, 0-d."""
+    aspect: eqx.AbstractVar[tuple[float, float]]
+    """(Δ/Δx, Δ/Δy)."""
     uniform_flow: eqx.AbstractVar[Array]
     """Zonal velocity of a uniform flow of speed one, broadcastable to `[y, x]`; on a sphere it turns as a solid."""
     uniform_eigenvalue: eqx.AbstractVar[float]
@@ -130,8 +132,9 @@ class AbstractGrid(eqx.Module):
         return self.multiplicity * (a_hat.real * b_hat.real + a_hat.imag * b_hat.imag)
 
     def courant(self, u: OnGrid, v: OnGrid, dt: float) -> Float[Array, ""]:
-        """max (|u| + |v|)·dt/Δ over everything; u and v in m s⁻¹, dt in s."""
-        return jnp.max(jnp.abs(u) + jnp.abs(v)) * dt / self.spacing
+        """max (|u|/Δx + |v|/Δy)·dt over everything; u and v in m s⁻¹, dt in s."""
+        x, y = self.aspect
+        return jnp.max(x * jnp.abs(u) + y * jnp.abs(v)) * dt / self.spacing
 
     @abc.abstractmethod
     def spectrum(self, density: Float[Array, "*batch l k"]) -> Float[Array, "*batch shell"]:

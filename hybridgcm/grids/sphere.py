@@ -104,8 +104,7 @@ class Sphere(AbstractGrid):
     def degree(self) -> np.ndarray:
         """Total degree l of every place of a spectral array; those above T hold nothing."""
         T = self.truncation
-        parity = np.repeat([0, 1], T + 1)[:, None]
-        return _orders(T) + 2 * np.arange((T + 3) // 2) + parity
+        return _orders(T) + 2 * np.arange((T + 3) // 2) + np.repeat([0, 1], T + 1)[:, None]
 
     @property
     def uniform_flow(self) -> Array:
@@ -125,6 +124,11 @@ class Sphere(AbstractGrid):
     def beta(self, rotation: float = ROTATION) -> float:
         """∂f/∂y = 2Ω/a at the equator, m⁻¹ s⁻¹; elsewhere times cos φ, which `zonal_derivative` knows."""
         return 2 * rotation / self.radius
+
+    @property
+    def aspect(self) -> tuple[float, float]:
+        """(Δ/Δx, Δ/Δy): rows lie closest, and points on a row are as close in what T resolves."""
+        return 1.0, 1.0
 
     @property
     def axes(self) -> tuple[str, str]:

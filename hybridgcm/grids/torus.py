@@ -81,6 +81,13 @@ class Torus(AbstractGrid):
         return self.k.dtype
 
     @property
+    def aspect(self) -> tuple[float, float]:
+        """(Δ/Δx, Δ/Δy), Δ the geometric mean of the spacings of modes L/n."""
+        (ny, nx), (ly, lx) = self.n, self.length
+        ratio = (lx * ny / (ly * nx)) ** 0.5
+        return 1 / ratio, ratio
+
+    @property
     def axes(self) -> tuple[str, str]:
         """Dimensions of a field in files: the names of the properties that hold the places of rows and columns."""
         return "y", "x"

@@ -15,8 +15,10 @@ Metric = Callable[[Fields, Fields], Array]
 """metric(prediction, target), dicts of `[*lead, layer, y, x]` with the same names."""
 
 
-def mse(name: str) -> Metric:
+def mse(name: str, *, grid: AbstractGrid | None = None) -> Metric:
     """Loss Σ(p − t)²/Σt² per layer, averaged over layers: dimensionless and O(1), whatever the unit of `name`.
+
+    Points count alike; by their area with a `grid`, as a sphere needs, whose rows near the poles would else decide.
 
     Sums run over space and every leading axis, so a sample is judged as a whole; returns 0-d, differentiable.
     A mean square in s⁻² would be 1e-12, lost below Adam's ε. Zero for a perfect prediction, 1 for a zero one.
@@ -26,17 +28,17 @@ def mse(name: str) -> Metric:
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
         axes = (*range(p.ndim - 3), -2, -1)
-        return jnp.mean(jnp.mean(((p - t) / _rms(t, axes)) ** 2, axes))
+        return jnp.mean(_mean(((p - t) / _rms(t, axes, grid)) ** 2, axes, grid))
 
     return metric
 
 
-def rmse(name: str) -> Metric:
-    """√(mean over layers of Σ(p − t)²/Σt²) of each frame, `[*lead]`: 0 is perfect, √2 uncorrelated."""
+def rmse(name: str, *, grid: AbstractGrid | None = None) -> Metric:
+    """√(mean over layers of Σ(p − t)²/Σt²) of each frame, `[*lead]`: 0 perfect, √2 uncorrelated. `grid` as in `mse`."""
 
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
-        return jnp.sqrt(jnp.mean(((p - t) / _rms(t, (-2, -1))) ** 2, (-3, -2, -1)))
+        return jnp.sqrt(_mean(((p - t) / _rms(t, (-2, -1), grid)) ** 2, (-3, -2, -1), grid))
 
     return metric
 
@@ -141,15 +143,16 @@ def resolved(metric: Metric, grid: AbstractGrid, factor: Array) -> Metric:
     return lambda prediction, target: metric(only(prediction), only(target))
 
 
-def crps(name: str) -> Metric:
+def crps(name: str, *, grid: AbstractGrid | None = None) -> Metric:
     """Fair continuous ranked probability score of an ensemble, over the root mean square of t: mean of
 
     1/M Σᵢ |pᵢ − t| − 1/(2M(M − 1)) Σᵢⱼ |pᵢ − pⱼ|, M members.
 
-    Prediction `[member, *lead, layer, y, x]`, target `[*lead, layer, y, x]`; 0-d, normalised per layer as `mse`,
-    differentiable. Its mean is least where members and truth are draws from one distribution, for any number of
+    Prediction `[member, *lead, layer, y, x]`, target `[*lead, layer, y, x]`; 0-d, normalised per layer and averaged as
+    `mse`, differentiable. Its mean is least where members and truth are draws from one distribution, for any number of
     members: unlike least squares it does not ask for the smooth mean of what may come. The loss of
-    `train.online(crps(name), members=M)`. Raises `ValueError` for less than two members.
+    `train.online(crps(name), members=M)`, M draws of a model with noise in it; members that are equal make it the mean
+    absolute error. Raises `ValueError` for less than two members.
     Ferro (2014), doi:10.1002/qj.2270; Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7, equation 5.
     """
 
@@ -161,12 +164,12 @@ def crps(name: str) -> Metric:
             raise ValueError(
                 f"{name}: crps needs [member, ...] with 2 members or more beside the target's {t.shape}; got {p.shape}"
             )
-        error = (p - t) / _rms(t, (*range(t.ndim - 3), -2, -1))
+        error = (p - t) / _rms(t, (*range(t.ndim - 3), -2, -1), grid)
         count = len(p)
         # Sorted, the pairs of M members cost M fields, not M²: Σᵢ<ⱼ |pᵢ − pⱼ| = Σᵢ (2i − M − 1) p₍ᵢ₎.
         rank = (2.0 * jnp.arange(count) - (count - 1)).astype(error.dtype) / (count * (count - 1))
         pairs = jnp.tensordot(rank, jnp.sort(error, 0), 1, precision="highest")
-        return jnp.mean(jnp.mean(jnp.abs(error), 0) - pairs)
+        return _mean(jnp.mean(jnp.abs(error), 0) - pairs, tuple(range(t.ndim)), grid)
 
     return metric
 
@@ -227,7 +230,8 @@ def statistics(function: Callable[[Fields], Array], scale: Array | float | None 
 def energy_spectrum(equation: QuasiGeostrophic) -> Callable[[Fields], Array]:
     """fields -> isotropic spectrum of kinetic energy, m² s⁻² per shell, one frame `[layer, y, x]` to `[layer, shell]`.
 
-    From q alone; its sum over shells is the mean of (u² + v²)/2 of each layer. For `statistics(energy_spectrum(e))`.
+    From q alone; its sum over shells is the mean of (u² + v²)/2 of each layer, but for waves beyond the last shell: the
+    corners where a grid keeps them, and what is short along one axis alone. For `statistics(energy_spectrum(e))`.
     """
     grid = equation.grid
     density = -grid.eigenvalues * grid.multiplicity / 2
@@ -279,7 +283,16 @@ def _positive(a):
     return jnp.maximum(a, jnp.finfo(a.dtype).tiny)
 
 
-def _rms(t, axes):
-    """Root mean square; scaled first, since squares of s⁻² fields come near the smallest float32."""
+def _mean(a, axes, grid=None):
+    """Mean over axes of `[*lead, layer, y, x]`, the last two of them; by area with a grid."""
+    if grid is None:
+        return jnp.mean(a, axes)
+    rest = tuple(axis % a.ndim for axis in axes if axis % a.ndim < a.ndim - 2)
+    return jnp.mean(grid.mean(a), rest)
+
+
+def _rms(t, axes, grid=None):
+    """Root mean square over `_mean`'s axes, kept; scaled first: squares of s⁻² come near the smallest float32."""
     largest = _positive(jnp.max(jnp.abs(t), axes, keepdims=True))
-    return largest * jnp.sqrt(_positive(jnp.mean((t / largest) ** 2, axes, keepdims=True)))
+    square = jnp.expand_dims(_mean((t / largest) ** 2, axes, grid), axes)
+    return largest * jnp.sqrt(_positive(square))

@@ -23,10 +23,10 @@ def lp(
     stay apart, layers as `channels` says ("each" keeps them, `[*lead, layer]`; neuraloperator's LpLoss is "sum"). With
     `grid` the mean is its quadrature, as a sphere needs. Differentiable, also where the error is zero. Points lie along
     the last `axes` axes: one of lines `[*lead, layer, x]`, three of boxes `[*lead, layer, z, y, x]`.
-    Raises `ValueError` for p < 1 and unknown `channels`, missing names and unequal shapes.
+    Raises `ValueError` for p < 1 or infinite, unknown `channels`, missing names and unequal shapes.
     """
-    if not p >= 1:
-        raise ValueError(f"a norm has p >= 1; got p={p}")
+    if not 1 <= p < np.inf:
+        raise ValueError(f"a norm by means of powers has a finite p >= 1; got p={p}")
     _check(channels, axes, grid)
 
     def powers(a):
@@ -41,30 +41,35 @@ def h1(
     *,
     channels: str = "mean",
     grid: AbstractGrid | None = None,
-    length: float | Sequence[float] = 1.0,
+    length: float | Sequence[float] | None = None,
     periodic: bool | Sequence[bool] = False,
     axes: int = 2,
 ) -> Metric:
     """As `lp` with the norm (mean of a² + |∇a|²)^½, which sees slopes as well as values: `[*lead]`.
 
-    - `grid`: derivatives by its modes, Σ (1 − λ)|â|², λ the eigenvalues of ∇²; lengths in m. Else differences:
-    - `length`: of the box along (y, x), or whatever its `axes`, n points at i·length/n, in the unit that the slopes are
-      to be judged in.
+    - `grid`: derivatives by its modes, Σ (1 − ℓ²λ)|â|², λ the eigenvalues of ∇², and the squares of what it does not
+      resolve. The unit ℓ of slopes is `length`, m, by default 1/κ of the longest wave: L/2π, a sphere's radius/√2.
+    - Without: differences. `length`: of the box along (y, x), or whatever its `axes`, n points at i·length/n, in the
+      unit that the slopes are to be judged in, by default 1.
     - `periodic`: per axis; central differences around. Else central ones inside and one-sided ones at the ends, all
       exact for parabolas.
 
     neuraloperator's H1Loss is periodic unless told otherwise, also where the domain has boundaries, and its "sum" over
-    channels is hidden. Raises `ValueError` as `lp`, and for axes of less than 3 points.
+    channels is hidden. Raises `ValueError` as `lp`, for axes of less than 3 points, and for `periodic` beside a grid.
     """
     _check(channels, axes, grid)
-    lengths, around = np.broadcast_to(length, (axes,)), np.broadcast_to(periodic, (axes,))
-    if not np.all(lengths > 0):
-        raise ValueError(f"length is a positive number, or one for each of (y, x); got {length}")
+    lengths, around = np.broadcast_to(1.0 if length is None else length, (axes,)), np.broadcast_to(periodic, (axes,))
+    if not np.all(lengths > 0) or (grid is not None and np.ndim(length)):
+        raise ValueError(f"length is a positive number, or without a grid one for each of (y, x); got {length}")
+    if grid is not None and np.any(periodic):
+        raise ValueError("a grid knows where it is periodic; leave periodic out beside it")
 
     def squares(a):
         if grid is not None:
             a_hat = grid.to_spectral(a)
-            return grid.inner(a_hat, scale(1 - grid.eigenvalues, a_hat))
+            unit = -jnp.min(grid.inverse_eigenvalues) if length is None else float(length) ** 2
+            beyond = grid.mean((a - grid.to_grid(a_hat)) ** 2)
+            return beyond + grid.inner(a_hat, scale(1 - unit * grid.eigenvalues, a_hat))
         total = a**2
         for axis in range(-axes, 0):
             total += difference(a, lengths[axis] / a.shape[axis], axis, bool(around[axis])) ** 2

@@ -11,7 +11,8 @@ def coherence(name: str, *, grid: AbstractGrid) -> Metric:
     """C_s/√(P_s T_s) by shell of wavenumber, `[*lead, layer, shell]`: 1 in phase, 0 unrelated, −1 opposite.
 
     P, T, C: spectra of prediction and target and their cospectrum, over the shells of `grid.spectrum`; 0 in a shell
-    that one of them does not have. It says up to which wavenumber a forecast is right.
+    that one of them does not have. What the grid does not resolve, or has beyond its last shell, is in none. It says up
+    to which wavenumber a forecast is right.
     """
 
     def metric(prediction, target):
@@ -25,15 +26,19 @@ def adjusted_mse(name: str, *, grid: AbstractGrid) -> Metric:
     """Σ_s [(√P − √T)² + 2 max(P, T)(1 − C/√(PT))] / Σ_s T by shell of wavenumber: `[*lead, layer]`.
 
     P, T, C as in `coherence`. With √(PT) in the place of the maximum this is the mean square error over that of T,
-    which a blurred field lowers where coherence is low; here a field that lacks variance gains nothing. Differentiable.
+    which a blurred field lowers where coherence is low; here a field that lacks variance gains nothing. Blind, as
+    `coherence`, to what the grid does not resolve. Differentiable.
     Subich, Husain, Separovic and Yang (2025), arXiv:2501.19374, equation 5 (AMSE).
     """
 
     def metric(prediction, target):
         P, T, C = _spectra(name, grid, prediction, target)
+        whole = _positive(jnp.sum(T, -1))
         p, t = jnp.sqrt(_positive(P)), jnp.sqrt(_positive(T))
-        phase = 2 * jnp.maximum(P, T) * (1 - C / (p * t))
-        return jnp.sum((p - t) ** 2 + phase, -1) / _positive(jnp.sum(T, -1))
+        # Below rounding error there is no phase, and its gradient has no end: at a prediction of zero it must have one.
+        held = lambda S: jnp.sqrt(jnp.maximum(S, jnp.finfo(S.dtype).eps * whole[..., None]))
+        phase = 2 * jnp.maximum(P, T) * (1 - C / (held(P) * held(T)))
+        return jnp.sum((p - t) ** 2 + phase, -1) / whole
 
     return metric
 

@@ -1,6 +1,6 @@
 """Operators between fields on bounded domains: places as inputs, units at both ends, symmetries of the square."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from hybridgcm._typing import fixed
-from hybridgcm.nn.operators import check_channels, without_grid
+from hybridgcm.grids import AbstractGrid
+from hybridgcm.nn.operators import apply, check_channels, without_grid
 from hybridgcm.nn.spectral import per_channel
 
 SQUARE = 8
@@ -39,19 +40,20 @@ class Bounded(eqx.Module):
 class Normalised(eqx.Module):
     """y = mean_y + scale_y net((x − mean_x)/scale_x), a number each per channel: physical fields in and out.
 
-    The numbers are saved with the weights and not trained by `fit`. `net` may
-    be an `AbstractOperator`, called without a grid: on points that are one period of a line, plane or box.
-    `from_data` measures them; pairs of O(1) are told by zeros and ones.
+    The numbers are saved with the weights and not trained by `fit`. `net` may be an `AbstractOperator`: it is called
+    with the `grid`, as those on a sphere need; without one, points are one period of a line, plane or box.
+    `from_data` measures the numbers, by area with a grid; pairs of O(1) are told by zeros and ones.
     Raises `ValueError` for other than these channels, and for scales that are not positive.
     """
 
     net: Callable
     mean: tuple[Float[Array, " channel"], Float[Array, " out"]] = fixed()
     scale: tuple[Float[Array, " channel"], Float[Array, " out"]] = fixed()
+    grid: AbstractGrid | None = None
 
-    def __init__(self, net: Callable, mean: tuple[ArrayLike, ArrayLike], scale: tuple[ArrayLike, ArrayLike]):
+    def __init__(self, net: Callable, mean: Sequence, scale: Sequence, grid: AbstractGrid | None = None):
         put = lambda pair: tuple(jnp.asarray(np.atleast_1d(a), _dtype(net)) for a in pair)
-        self.net, self.mean, self.scale = net, put(mean), put(scale)
+        self.net, self.mean, self.scale, self.grid = net, put(mean), put(scale), grid
         for name, one, size in zip(("inputs", "outputs"), self.mean, self.scale, strict=True):
             if one.shape != size.shape or one.ndim != 1:
                 raise ValueError(f"mean and scale of {name} are a number per channel; got {one.shape} and {size.shape}")
@@ -59,7 +61,7 @@ class Normalised(eqx.Module):
                 raise ValueError(f"scales of {name} are positive; got {np.asarray(size)}: leave out constant channels")
 
     @classmethod
-    def from_data(cls, net: Callable, inputs, outputs):
+    def from_data(cls, net: Callable, inputs, outputs, grid: AbstractGrid | None = None):
         """Means and standard deviations over samples and space of `[sample, channel, *points]`, both ends.
 
         Raises `ValueError` for other axes, different numbers of samples and a channel that does not vary.
@@ -68,13 +70,17 @@ class Normalised(eqx.Module):
             if np.ndim(a) < 3 or len(a) != len(inputs):
                 shapes = f"{np.shape(inputs)} and {np.shape(outputs)}"
                 raise ValueError(f"{name}: pairs are [sample, channel, *points], sample by sample; got {shapes}")
-        space = lambda a: (0, *range(2, np.ndim(a)))
-        moments = lambda function: tuple(function(np.asarray(a, float), space(a)) for a in (inputs, outputs))
-        return cls(net, moments(np.mean), moments(np.std))
+        pairs = [np.asarray(a, float) for a in (inputs, outputs)]
+        space = lambda a: (0, *range(2, a.ndim))
+        area = 1.0 if grid is None else np.asarray(grid.weights, float) * np.prod(grid.shape)
+        means = [np.mean(area * a, space(a)) for a in pairs]
+        away = [a - mean.reshape(-1, *[1] * (a.ndim - 2)) for a, mean in zip(pairs, means, strict=True)]
+        return cls(net, tuple(means), tuple(np.sqrt(np.mean(area * a**2, space(a))) for a in away), grid)
 
     def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *others"]:
         check_channels(self, x, len(self.mean[0]), min(max(1, x.ndim - 1), 3))
-        y = without_grid(self.net, (x - per_channel(self.mean[0], x)) / per_channel(self.scale[0], x))
+        x = (x - per_channel(self.mean[0], x)) / per_channel(self.scale[0], x)
+        y = without_grid(self.net, x) if self.grid is None else apply(self.net, x, self.grid)
         if len(y) != len(self.mean[1]):
             raise ValueError(f"the network gives {len(y)} channels, its normaliser is of {len(self.mean[1])}")
         return per_channel(self.mean[1], y) + per_channel(self.scale[1], y) * y
@@ -110,7 +116,7 @@ class Symmetrised(eqx.Module):
         if x.ndim != 3 or x.shape[1] != x.shape[2]:
             raise ValueError(f"symmetries of the square need [channel, n, n]; got {x.shape}")
         numbers = jnp.arange(SQUARE)
-        each = jax.vmap(lambda number: turned(self.net(turned(x, number)), number, back=True))
+        each = jax.vmap(lambda number: turned(without_grid(self.net, turned(x, number)), number, back=True))
         return jnp.mean(each(numbers), 0)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array
 
 from hybridgcm._typing import Spectral
-from hybridgcm.grids.base import AbstractGrid, scale
+from hybridgcm.grids import AbstractGrid, Torus
+from hybridgcm.grids.base import scale
 from hybridgcm.steppers.base import AbstractStepper
 
 
@@ -32,13 +33,15 @@ class Filtered(AbstractStepper):
 
 
 def exponential_filter(grid: AbstractGrid, strength: float = 23.6, cutoff: float = 0.65 * np.pi) -> Array:
-    """pyqg's filter per mode: 1 for K ≤ cutoff, exp(−strength (K − cutoff)⁴) above, K = κΔ.
+    """pyqg's filter per mode: 1 for K ≤ cutoff, exp(−strength (K − cutoff)⁴) above, K² = (k Δx)² + (l Δy)².
 
-    Dimensionless `[l, k]`, for `Filtered(AB3(), exponential_filter(grid))` and operator 1 of `coarsen`.
+    K = π at the shortest wave along either axis; on a sphere K = κΔ. Dimensionless `[l, k]`, for
+    `Filtered(AB3(), exponential_filter(grid))` and operator 1 of `coarsen`.
     pyqg 0.7.2 `QGModel._initialize_filter` (defaults there); Ross et al. (2023), doi:10.1029/2022MS003258.
     """
-    eigenvalues, spacing, xp = grid.eigenvalues, grid.spacing, jnp
-    if not isinstance(eigenvalues, jax.core.Tracer):
-        eigenvalues, spacing, xp = np.asarray(eigenvalues, np.float64), float(spacing), np
-    K = xp.sqrt(-eigenvalues) * spacing
+    if isinstance(grid, Torus):
+        ny, nx = grid.n
+        K, xp = 2 * np.pi * np.hypot(np.fft.fftfreq(ny)[:, None], np.arange(nx // 2 + 1) / nx), np
+    else:
+        K, xp = jnp.sqrt(-grid.eigenvalues) * grid.spacing, jnp
     return jnp.asarray(xp.exp(-strength * xp.maximum(K - cutoff, 0) ** 4), grid.eigenvalues.dtype)
