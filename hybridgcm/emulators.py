@@ -13,7 +13,7 @@ from hybridgcm._typing import Fields, Numbers, cast_floats, fixed, nearest
 from hybridgcm.closures.network import deviations
 from hybridgcm.data import check_finite
 from hybridgcm.grids import AbstractGrid
-from hybridgcm.models import AbstractModel, State
+from hybridgcm.models import AbstractModel, State, step_at
 from hybridgcm.nn import apply
 
 
@@ -79,10 +79,12 @@ class Emulator(AbstractModel):
         )
 
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        time = fields.get("time", 0)
+        fields = {name: fields[name] for name in fields if name != "time"}
         self._check(fields)
         dtype = next(iter(self.scale.values())).dtype
         y = {name: jnp.asarray(fields[name], dtype) for name in self.names}
-        return State(y, jnp.zeros((), jnp.int32), None, None, jr.key(0) if key is None else key)
+        return State(y, step_at(time, self.dt), None, None, jr.key(0) if key is None else key)
 
     def step(self, state: State) -> State:
         x = jnp.concatenate([state.y[name] / _column(self.scale[name]) for name in self.names])

@@ -89,8 +89,8 @@ def grid_of(model: AbstractModel):
 
 def started(model: AbstractModel, fields, step: ArrayLike, key: Array) -> State:
     """The state of prognostics that are valid at model step `step`."""
-    new = model.encode(fields, key)
-    return State(new.y, new.step + step, new.past, new.memory, new.key)
+    new = model.encode({**fields, "time": step * model.dt}, key)
+    return State(new.y, jnp.asarray(step, new.step.dtype), new.past, new.memory, new.key)
 
 
 def _advance(every: int, limit: float, shared, member: dict) -> dict:

@@ -30,11 +30,11 @@ def evaluate(
 ) -> dict[str, dict]:
     """Table {model: {"stable": fraction, metric: array over time}} of rollouts from the same starts.
 
-    `starts`: fields `[start, layer, y, x]`; `future`: the truth `[start, time, layer, y, x]`, one frame after every
-    `every` steps, steps/every in all. A start is stable if every field of `future` stays finite and the variance of
-    each of its layers within ten times the truth's (the largest over time). Metrics, functions of
-    (prediction, target) as in `metrics`, are means over the stable starts, nan if there is none. `key` is for
-    stochastic models. Raises `ValueError` for shapes that do not agree.
+    `starts`: fields `[start, layer, y, x]`, and their `time` `[start]`, s, where models have a clock; `future`: the
+    truth `[start, time, layer, y, x]`, one frame after every `every` steps, steps/every in all. A start is stable if
+    every field of `future` stays finite and the variance of each of its layers within ten times the truth's (the
+    largest over time). Metrics, functions of (prediction, target) as in `metrics`, are means over the stable starts,
+    nan if there is none. `key` is for stochastic models. Raises `ValueError` for shapes that do not agree.
     """
     count = _check(starts, future, steps, every)
     keys = jr.split(jr.key(0) if key is None else key, count)
@@ -105,15 +105,16 @@ def survivors(
 ) -> Survival:
     """How many free runs of `steps` steps stay finite, within the Courant limit and bounded in variance.
 
-    `starts`: fields `[start, layer, y, x]`. Bounded: in every layer, variance at most ten times the largest of
-    `reference` (fields of the truth `[..., layer, y, x]`; by default the starts). Looked at after every `every`
-    steps, which must divide `steps`; the runs follow one another.
+    `starts`: fields `[start, layer, y, x]`, and `time` as in `evaluate`. Bounded: in every layer, variance at most ten
+    times the largest of `reference` (fields of the truth `[..., layer, y, x]`; by default the starts). Looked at after
+    every `every` steps, which must divide `steps`; the runs follow one another.
     """
     count = len(next(iter(starts.values())))
     reference = starts if reference is None else reference
     spread = lambda a: np.asarray(a, np.float64).var((-2, -1))
-    bound = {n: LIMIT * spread(reference[n]).reshape(-1, starts[n].shape[-3]).max(0) for n in starts}
-    save = lambda model, state: {n: jnp.var(model.view(state)[n], (-2, -1)) for n in starts}
+    names = [n for n in starts if n != "time"]
+    bound = {n: LIMIT * spread(reference[n]).reshape(-1, starts[n].shape[-3]).max(0) for n in names}
+    save = lambda model, state: {n: jnp.var(model.view(state)[n], (-2, -1)) for n in names}
     keys = jr.split(jr.key(0) if key is None else key, count)
     bad, reason = [], []
     for i in range(count):
@@ -121,7 +122,7 @@ def survivors(
         step, why = None, ""
         try:
             for _, out in stream(model, state, steps, every=every, save=save, courant=courant):
-                exceeds = {n: (out["save"][n] > bound[n]).any(-1) for n in starts}
+                exceeds = {n: (out["save"][n] > bound[n]).any(-1) for n in names}
                 first = {n: int(out["step"][e.argmax()]) for n, e in exceeds.items() if e.any()}
                 if first:
                     name = min(first, key=first.get)

@@ -52,7 +52,7 @@ class AbstractModel(eqx.Module):
 
     @abc.abstractmethod
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
-        """State at step 0 from grid-space fields."""
+        """State from grid-space fields: at step 0, or where they have a `time`, s, at that of its step."""
 
     @abc.abstractmethod
     def step(self, state: State) -> State:
@@ -84,7 +84,7 @@ class Model(AbstractModel):
     positive, and for closures that were made for another.
 
     `encode(fields, key)` takes the prognostics by name, raises `ValueError` for a missing or unknown name,
-    a wrong shape and (outside jit) a value that is not finite.
+    a wrong shape and (outside jit) a value that is not finite, and for a time between two steps.
     """
 
     equation: AbstractEquation
@@ -105,13 +105,15 @@ class Model(AbstractModel):
         self.dt, self.hold = float(dt), hold
 
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
+        clock = {name: fields[name] for name in fields if name == "time"}
+        fields = {name: fields[name] for name in fields if name != "time"}
         _check_fields(fields, self.equation)
         grid = self.equation.grid
         dtype = grid.eigenvalues.dtype
         y = {name: grid.to_spectral(jnp.asarray(fields[name], dtype)) for name in self.equation.prognostic}
-        memory = None if self.closure is None else self.closure.init(self.equation.view(y), grid)
+        memory = None if self.closure is None else self.closure.init(self.equation.view(y) | clock, grid)
         key = jr.key(0) if key is None else key
-        return State(y, jnp.zeros((), jnp.int32), self.stepper.init(y), memory, key)
+        return State(y, step_at(clock.get("time", 0), self.dt), self.stepper.init(y), memory, key)
 
     def step(self, state: State) -> State:
         equation, start = self.equation, state.step.astype(self.equation.grid.eigenvalues.dtype) * self.dt
@@ -158,6 +160,20 @@ class Model(AbstractModel):
             closure, equation = type(self.closure).__name__, type(self.equation).__name__
             raise ValueError(f"{closure} reads {error.args[0]!r}; {equation} offers {sorted(fields)}") from error
         return self.equation.lift(forcing), memory
+
+
+def step_at(time: ArrayLike, dt: float) -> Int[Array, ""]:
+    """The number of the step at a time, s. Raises `ValueError` (outside jit) for a time between two steps."""
+    if jnp.ndim(time):
+        raise ValueError(f"time is one number of seconds; got shape {jnp.shape(time)}")
+    if isinstance(time, jax.core.Tracer):
+        return jnp.rint(time / dt).astype(jnp.int32)
+    step = round(float(time) / dt)
+    if not abs(float(time) - step * dt) <= 1e-3 * dt:
+        raise ValueError(
+            f"{time} s is no multiple of the model's time step, {dt} s: choose other times, or count from another"
+        )
+    return jnp.asarray(step, jnp.int32)
 
 
 def _check_time_step(closure: AbstractClosure, dt: float):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybridgcm.models import AbstractModel, State
+from hybridgcm.models import AbstractModel, State, step_at
 
 YEAR = 360 * 86400.0
 """A model year, s: 360 days, as in the quasi-geostrophic literature."""
@@ -146,12 +146,7 @@ def stream(
 
 def count_steps(model: AbstractModel, time: float | int) -> int:
     """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
-    step = round(time / model.dt)
-    if abs(time - step * model.dt) > 1e-3 * model.dt:
-        raise ValueError(
-            f"{time} s is no multiple of the model's time step, {model.dt} s: choose other times, or count from another"
-        )
-    return step
+    return int(step_at(time, model.dt))
 
 
 def count_frames(steps: int, every: int, chunk: int | None, sample: int = 1) -> int:

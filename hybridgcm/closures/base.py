@@ -153,6 +153,11 @@ def layers_of(fields: Fields) -> int:
     return next(iter(fields.values())).shape[0]
 
 
+def calls_before(fields: Fields, dt: float):
+    """Calls, one every dt seconds, before the start that `init` is given: none, or until the `time` of its fields."""
+    return jnp.rint(jnp.asarray(fields.get("time", 0)) / dt).astype(jnp.int32)
+
+
 def require(kind: str, names, fields: Fields):
     """Raise `ValueError` for a name that the equation's view does not have."""
     for name in names:

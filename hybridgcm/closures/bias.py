@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from hybridgcm.closures.base import AbstractClosure, require, time_step
+from hybridgcm.closures.base import AbstractClosure, calls_before, require, time_step
 
 
 class BiasCorrection(AbstractClosure):
@@ -72,7 +72,9 @@ class BiasCorrection(AbstractClosure):
                     f"the increment of {name} has shape {a.shape[-3:]}, expected {fields[name].shape} [layer, y, x]; "
                     "use grid.resize to change resolution"
                 )
-        return None if self.period is None else {"calls": jnp.full((), self.start % self.period, jnp.int32)}
+        if self.period is None:
+            return None
+        return {"calls": (calls_before(fields, self.dt) + self.start) % self.period}
 
     def __call__(self, fields, grid, memory, key):
         if self.period is None:

@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hybridgcm._typing import param
-from hybridgcm.closures.base import AbstractClosure, check_layers, layers_of, per_layer, require, time_step
+from hybridgcm.closures.base import (
+    AbstractClosure,
+    calls_before,
+    check_layers,
+    layers_of,
+    per_layer,
+    require,
+    time_step,
+)
 from hybridgcm.closures.stochastic import white
 from hybridgcm.grids import AbstractGrid, Torus
 from hybridgcm.grids.base import scale
@@ -98,11 +106,12 @@ class Kolmogorov(AbstractClosure):
 class GrahamRingler(AbstractClosure):
     """d`name` = A [cos(2π m y/Ly + π sin ω_y t) − cos(2π m x/Lx + π sin ω_x t)]: cells that drift to and fro.
 
-    `rates` (ω_x, ω_y) in s⁻¹; t = `dt` × the number of calls so far, which is the memory: closures are not told the
-    time. A `amplitude` in s⁻², one number or one per layer; `waves` m. Defaults are those of Frezat et al. (2022) on
-    a domain of 10 080 km: m = 4, ω_x = 1.2e-6 s⁻¹, ω_y = ω_x π/3. They scale by ⟨F²⟩/2 = A²/2 = 3.024 in units of
-    T = 1.2e6 s (their "1.75e-18" times T³), so A = 2.459/T² = 1.708e-12 s⁻²; their restriction to waves 3 to 5 does
-    nothing, since the forcing is of wave 4 alone. In units of T and 2π: A = 2.459, ω_x = 1.44, ω_y = 1.508.
+    `rates` (ω_x, ω_y) in s⁻¹; t = `dt` × the number of calls so far, which is the memory: closures are told the time
+    of the start (`calls_before`) and no other. A `amplitude` in s⁻², one number or one per layer; `waves` m. Defaults
+    are those of Frezat et al. (2022) on a domain of 10 080 km: m = 4, ω_x = 1.2e-6 s⁻¹, ω_y = ω_x π/3. They scale by
+    ⟨F²⟩/2 = A²/2 = 3.024 in units of T = 1.2e6 s (their "1.75e-18" times T³), so A = 2.459/T² = 1.708e-12 s⁻²; their
+    restriction to waves 3 to 5 does nothing, since the forcing is of wave 4 alone. In units of T and 2π: A = 2.459,
+    ω_x = 1.44, ω_y = 1.508.
     One transform of a field, the `lift`'s.
 
     Graham and Ringler (2013), doi:10.1016/j.ocemod.2013.01.004; Frezat et al. (2022), doi:10.1029/2022MS003124.
@@ -122,7 +131,7 @@ class GrahamRingler(AbstractClosure):
     def init(self, fields, grid):
         _check_wave("GrahamRingler", grid, self.waves, self.waves)
         check_layers("GrahamRingler", self.amplitude, fields)
-        return {"calls": jnp.zeros((), jnp.int32)}
+        return {"calls": calls_before(fields, self.dt)}
 
     def __call__(self, fields, grid, memory, key):
         time = memory["calls"].astype(grid.eigenvalues.dtype) * self.dt

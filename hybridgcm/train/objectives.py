@@ -138,12 +138,12 @@ def online(
     """A posteriori: mean over the batch of loss(frames of a rollout from frame 0, frames 1...).
 
     Batch: what `model.encode` takes, by name, each `[batch, time, layer, y, x]` with `every` steps of the model
-    between frames (`data.windows` cuts them). The horizon is that of the batch, so a curriculum is a sequence of
-    batches of growing length; windows of length 2 with every=1 are one-step training. `chunk`: frames per
-    rematerialised block, as in `rollout`; it must divide the number of frames after the first
-    (`train.preflight.choose_chunk` takes one that fits into memory). With `cut` the state is cut by stop_gradient
-    before every `cut`-th step (see `Detached`): same loss, gradient without the flow's sensitivity over longer times,
-    for horizons beyond its predictability; cut=1 leaves no temporal gradient at all.
+    between frames (`data.windows` cuts them); where a forcing or closure has a clock also `time` `[batch, time]`, s.
+    The horizon is that of the batch, so a curriculum is a sequence of batches of growing length; windows of length 2
+    with every=1 are one-step training. `chunk`: frames per rematerialised block, as in `rollout`; it must divide the
+    number of frames after the first (`train.preflight.choose_chunk` takes one that fits into memory). With `cut` the
+    state is cut by stop_gradient before every `cut`-th step (see `Detached`): same loss, gradient without the flow's
+    sensitivity over longer times, for horizons beyond its predictability; cut=1 leaves no temporal gradient at all.
 
     `members`: that many rollouts from each start, with keys of their own, for closures that draw noise; the loss is
     given `[member, time, layer, y, x]` beside the target's `[time, layer, y, x]`, as `metrics.crps` wants it.
@@ -153,7 +153,8 @@ def online(
     advanced = (lambda model: model) if cut is None else (lambda model: Detached(model, cut))
 
     def one(model, fields, key):
-        steps, target = every * _horizon(fields), {name: frames[1:] for name, frames in fields.items()}
+        steps = every * _horizon(fields)
+        target = {name: frames[1:] for name, frames in fields.items() if name != "time"}
 
         def predict(key):
             state = model.encode({name: frames[0] for name, frames in fields.items()}, key)
@@ -237,6 +238,9 @@ def perturbed(
         key, *keys = jr.split(key, 1 + len(batch))
         changed = {}
         for (name, frames), own in zip(batch.items(), keys, strict=True):
+            if name == "time":
+                changed[name] = frames
+                continue
             if jnp.ndim(frames) != 5:
                 raise ValueError(f"perturbed needs windows [batch, time, layer, y, x]; {name} is {jnp.shape(frames)}")
             start = jnp.asarray(frames)[:, 0]
