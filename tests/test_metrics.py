@@ -65,6 +65,8 @@ def test_losses_are_order_one_for_tiny_si_fields_and_zero_for_a_perfect_match():
     for size in (1e-6, 1e-13, 1e-20):
         t = {"q": jnp.asarray(size * rng.standard_normal((3, 2, 8, 8)) * [[[1.0]], [[1e-2]]], jnp.float32)}
         assert float(metrics.mse("q")(t, t)) == 0 and np.all(np.asarray(metrics.rmse("q")(t, t)) == 0)
+        slope = jax.grad(lambda a: jnp.sum(metrics.rmse("q")({"q": a}, t)))(t["q"])  # noqa: B023
+        assert not np.asarray(slope).any()
         nothing = {"q": jnp.zeros_like(t["q"])}
         assert float(metrics.mse("q")(nothing, t)) == pytest.approx(1, rel=1e-5), size
         assert metrics.rmse("q")(nothing, t) == pytest.approx(np.ones(3), rel=1e-5)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import error
 
+import hybridgcm as hg
+from hybridgcm import nn
 from hybridgcm.nn import CNN, guillaumin_zanna
 from hybridgcm.nn.conv import periodic_convolution
 
@@ -126,3 +128,22 @@ def test_wrong_input_names_the_remedy():
     net = CNN((2, 4, 2), (3, 3), key=jr.key(0))
     with pytest.raises(ValueError, match=r"maps \[2, y, x\]"):
         net(jnp.ones((3, 8, 8)))
+
+
+@pytest.mark.parametrize("name", ["CNN", "ResCNN", "UNet", "DilatedResNet", "Transformer"])
+def test_networks_that_would_join_the_poles_are_refused_on_a_sphere(name):
+    nets = {
+        "CNN": lambda: nn.CNN((1, 4, 1), (3, 3), key=jr.key(0)),
+        "ResCNN": lambda: nn.ResCNN(1, 1, width=4, blocks=1, kernel=3, key=jr.key(0)),
+        "UNet": lambda: nn.UNet(1, 1, widths=(4, 4), key=jr.key(0)),
+        "DilatedResNet": lambda: nn.DilatedResNet(1, 1, width=4, blocks=1, key=jr.key(0)),
+        "Transformer": lambda: nn.Transformer(1, 1, patch=4, width=8, layers=1, key=jr.key(0)),
+    }
+    net, sphere = nets[name](), hg.Sphere(10)
+    flow = hg.QuasiGeostrophic.navier_stokes(sphere)
+    model = hg.Model(flow, hg.RK4(), hg.NetworkClosure(net, ("q",), ("q",), 1e-5, 1e-11), dt=600.0)
+    state = model.encode({"q": jnp.zeros((1, *sphere.shape))})
+    with pytest.raises(ValueError, match=f"{name} goes around both axes and would join the poles.*PolarCNN"):
+        model.step(state)
+    with pytest.raises(ValueError, match="differences around both axes"):
+        hg.Model(flow, hg.RK4(), hg.closures.DimensionlessNetwork(net), dt=600.0).encode({"q": jnp.zeros((1, 16, 32))})

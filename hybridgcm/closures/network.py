@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm._typing import fixed, nearest
 from hybridgcm.closures.base import AbstractClosure, per_layer, without_mean
+from hybridgcm.grids import Torus
 from hybridgcm.nn import AbstractSpectralOperator, apply
 
 
@@ -90,7 +91,7 @@ class NetworkClosure(AbstractClosure):
 
 
 class DimensionlessNetwork(AbstractClosure):
-    """S_i = U_i Q_i/10Δ (N(δu_i/U_i, δv_i/U_i, δq_i/Q_i) − mean): one network for all flows, grids, units and layers.
+    """S_i = U_i Q_i/10Δ (N(δu_i/U_i, δv_i/U_i, δq_i/Q_i) − mean): one network for all flows, sizes, units and layers.
 
     δ are differences to the next point in x and in y, Q_i = √⟨|δq_i|²⟩ and U_i = √⟨|δu_i|² + |δv_i|²⟩ their root mean
     squares now, Δ = `grid.spacing`. N = `net` maps δx u, δx v, δx q, δy u, δy v, δy q of one layer, `[6, y, x]`, to
@@ -102,7 +103,7 @@ class DimensionlessNetwork(AbstractClosure):
     size, not a local one, makes it dimensionless keeps it smooth where the flow is at rest; nothing but the net is
     there to be trained, and no transform beside that of S to be paid.
 
-    Raises `ValueError` for fields without u, v and q, and for a net that returns another shape.
+    Raises `ValueError` on other than a torus, for fields without u, v and q, and for a net that returns another shape.
     """
 
     net: Callable
@@ -110,6 +111,8 @@ class DimensionlessNetwork(AbstractClosure):
     def init(self, fields, grid):
         if missing := [name for name in ("u", "v", "q") if name not in fields]:
             raise ValueError(f"DimensionlessNetwork reads u, v and q; {missing} missing, there are {sorted(fields)}")
+        if not isinstance(grid, Torus):
+            raise ValueError("DimensionlessNetwork takes differences around both axes: of a Torus, not of a sphere")
         return None
 
     def __call__(self, fields, grid, memory, key):

@@ -25,6 +25,9 @@ class Torus(AbstractGrid):
       exact in the last two (Orszag 1971, doi:10.1175/1520-0469(1971)028<1074:OTEOAI>2.0.CO;2).
     - `dtype`: real precision of every array that the grid makes; tables are built in float64 first.
 
+    `spacing`, by which closures and operators scale, is √(Lx Ly/(nx ny)) whatever `dealias` is, as published constants
+    ask with `None`. With 2/3 the shortest wave is three of it, not two: grids of n modes with 2/3 and of 2n/3 with 3/2
+    hold the same waves, but one Smagorinsky constant gives the first (2/3)² of the viscosity.
     Points are x_i = i·Lx/nx. An odd derivative of a Nyquist mode is zero.
     Raises `ValueError` for odd or tiny n, non-positive length, unknown `dealias`, float64 without x64.
     """

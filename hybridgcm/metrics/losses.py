@@ -38,7 +38,8 @@ def rmse(name: str, *, grid: AbstractGrid | None = None) -> Metric:
 
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
-        return jnp.sqrt(_mean(((p - t) / _rms(t, (-2, -1), grid)) ** 2, (-3, -2, -1), grid))
+        square = _mean(((p - t) / _rms(t, (-2, -1), grid)) ** 2, (-3, -2, -1), grid)
+        return jnp.where(square > 0, jnp.sqrt(_positive(square)), 0)  # with a gradient also where it is perfect
 
     return metric
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -70,6 +71,7 @@ class CNN(eqx.Module):
     Raises `ValueError` for numbers of channels and kernels that do not match, and for even kernels.
     """
 
+    wraps: ClassVar[bool] = True
     weights: tuple[Float[Array, "out channel k k"], ...]
     biases: tuple[Float[Array, " out"], ...]  # of all layers but the last
     activation: Callable = eqx.field(static=True)
@@ -145,6 +147,7 @@ class ResCNN(eqx.Module):
     the removal of the mean cancels. Raises `ValueError` for an even kernel and for sizes below one.
     """
 
+    wraps: ClassVar[bool] = True
     first: tuple[Float[Array, "width inputs 1 1"], Float[Array, " width"]]
     blocks: tuple[tuple[tuple[Float[Array, "width width k k"], Float[Array, " width"]], ...], ...]
     last: Float[Array, "outputs width 1 1"]

@@ -1,6 +1,7 @@
 """Convolutions with holes: wide views at the price of narrow ones."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -24,6 +25,7 @@ class DilatedResNet(eqx.Module):
     Raises `ValueError` for sizes that are not positive, even kernels, and other than `inputs` channels.
     """
 
+    wraps: ClassVar[bool] = True
     first: Float[Array, "width channel 1 1"]
     weights: tuple[tuple[Float[Array, "width width k k"], ...], ...]
     biases: tuple[tuple[Float[Array, " width"], ...], ...]

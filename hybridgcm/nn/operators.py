@@ -37,8 +37,13 @@ class AbstractSpectralOperator(AbstractOperator):
 def apply(net: Callable, x: Float[Array, "channel *points"], grid: AbstractGrid | None) -> Float[Array, "..."]:
     """net(x, grid) for an `AbstractOperator`, net(x) for any other network: how closures and emulators call theirs.
 
-    Raises `ValueError` for an operator without a grid.
+    Raises `ValueError` for an operator without a grid, and for a network that `wraps` around both axes on a sphere.
     """
+    if isinstance(grid, Sphere) and getattr(net, "wraps", False):
+        raise ValueError(
+            f"{type(net).__name__} goes around both axes and would join the poles of a sphere; take nn.PolarCNN, "
+            "nn.SphericalUNet, nn.local_sfno, or nn.FNO with one number for modes"
+        )
     if not isinstance(net, AbstractOperator):
         return net(x)
     if grid is None:

@@ -1,5 +1,7 @@
 """A small transformer: every patch of a field looks at all others."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ class Transformer(eqx.Module):
     than `inputs` channels.
     """
 
+    wraps: ClassVar[bool] = True
     first: eqx.nn.Linear
     place: eqx.nn.Linear
     attentions: tuple[eqx.nn.MultiheadAttention, ...]

@@ -1,6 +1,7 @@
 """U-Nets on doubly periodic grids and on spheres."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -27,6 +28,7 @@ class UNet(eqx.Module):
     an even `kernel`.
     """
 
+    wraps: ClassVar[bool] = True
     down: tuple[tuple[Array, Array], ...]
     up: tuple[tuple[Array, Array], ...]
     out: Float[Array, "out channel 1 1"]

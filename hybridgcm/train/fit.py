@@ -27,7 +27,8 @@ class TrainingFailed(RuntimeError):
         self.model, self.step, self.log = model, step, log
         super().__init__(
             f"more than {patience} batches in a row gave a loss or a gradient that is not finite; the last good step "
-            f"is {step} and its model is error.model. Try a smaller learning rate, shorter windows or a weaker closure."
+            f"is {step}, its model error.model. Try a smaller learning rate, shorter windows or a weaker closure; "
+            "losses relative to a target that is zero all over a sample are not finite."
         )
 
 
