@@ -164,7 +164,7 @@ def test_residuals_vanish_for_solutions_and_for_nothing_else():
 
 def test_physics_asks_point_by_point_on_lists_and_on_grids():
     """Two functions with their own points, and shared axes of a tensor grid."""
-    net = nn.point_deeponet(4, 2, rank=5, width=8, depth=1, key=jr.key(0))
+    net = points = nn.point_deeponet(4, 2, rank=5, width=8, depth=1, key=jr.key(0))
     batch = {"u0": jr.normal(jr.key(1), (2, 4)), "t": jr.uniform(jr.key(2), (2, 3)), "x": jr.uniform(jr.key(3), (2, 3))}
     made = train.physics(train.burgers(0.1), ("u0",), ("t", "x"))(net, batch, None)
     own = {name: a[1] for name, a in batch.items() if name != "u0"}
@@ -175,6 +175,11 @@ def test_physics_asks_point_by_point_on_lists_and_on_grids():
         net, batch | {"t": SENSORS[:5], "x": SENSORS[:7]}, None
     )
     assert grid.shape == (2, 5, 7)
+    flat = lambda u, start, t, x: train.burgers(0.1)(u, start, t, x)[0]  # its squares would be added over the points
+    with pytest.raises(ValueError, match=r"a residual is \[equation, \*points\], for one equation too; got \(3,\)"):
+        train.physics(flat, ("u0",), ("t", "x"))(points, batch, None)
+    with pytest.raises(ValueError, match="ascending order"):
+        train.antiderivative(np.array([1.0, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize(

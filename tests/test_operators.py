@@ -167,6 +167,16 @@ def test_operators_on_a_sphere_are_normalised_by_area():
     assert log[1]["loss"] < log[0]["loss"] and trained.grid is not None and error(trained.mean[0], model.mean[0]) == 0
 
 
+def test_places_are_given_to_whole_numbers_too():
+    """Coefficients of 0 and 1, as files have them: as if they were floating-point numbers."""
+    net = nn.Bounded(lambda x: x)
+    a = np.random.default_rng(0).integers(0, 2, (1, 4, 6))
+    assert error(net(jnp.asarray(a)), net(jnp.asarray(a, float))) == 0 and float(net(jnp.asarray(a))[1, 1, 0]) == 0.25
+    pair = a + 0.1 * np.arange(3)[:, None, None, None]
+    make = lambda: nn.Normalised.from_data(nn.FNO(1, 1, modes=(2, 2), hidden=4, key=jr.key(0)), pair, pair)
+    assert isinstance(eqx.filter_eval_shape(make), nn.Normalised), "as the `like` of a file to be loaded"
+
+
 # Training, files, refusals
 
 

@@ -5,11 +5,11 @@
     python experiments/closure_benchmark/run.py --system eddy64 --method online_cnn --survival
     python experiments/closure_benchmark/run.py --all --preset laptop
 
-Presets: `full` (what the published table is made of), `laptop` (an hour on two cores with --all), `smoke` (minutes,
-meaningless numbers). Systems: `systems.system`; --trained-on NAME scores, without training it again, a closure that was
-trained on another system. Methods: the files of `methods/`, or a path to a Python file of yours with a function
-`closure(problem, seed, folder)` that returns a closure. Truths are made once per flow, rows once; a command that was
-killed goes on when repeated, and several may run at a time. --survival adds 100,000 steps from ten starts to a row.
+Presets: `full` (what the published table is made of), `laptop` (with --all 100 minutes of one core, an hour on two),
+`smoke` (minutes, meaningless numbers). Systems: `systems.system`; --trained-on NAME scores, without training it again,
+a closure that was trained on another system. Methods: the files of `methods/`, or a path to a Python file of yours with
+a function `closure(problem, seed, folder)` that returns a closure. Truths are made once per flow, rows once; a command
+that was killed goes on when repeated, and several may run at a time. --survival adds 100,000 steps from ten starts.
 Results: rows/*/*/*/row.json, leaderboard.md and .html; --report-only writes these two anew from the rows.
 """
 

@@ -1,5 +1,6 @@
 """Scores by wavenumber: how much variance there is at each, and whether it is in the right place."""
 
+import jax
 import jax.numpy as jnp
 
 from hybridgcm.grids import AbstractGrid
@@ -61,8 +62,9 @@ def spectral_crps(name: str, *, grid: AbstractGrid) -> Metric:
         modulus = lambda a: jnp.sqrt(_positive(a.real**2 + a.imag**2))
         total = lambda a: jnp.sum(weight * a, (-2, -1))
         error = jnp.mean(total(modulus(p_hat - t_hat)), 0)
-        pairs = sum(total(modulus(p_hat[i] - p_hat[j])) for i in range(count) for j in range(i))
-        return (error - pairs / (count * (count - 1))) / _positive(total(modulus(t_hat)))
+        # One by one: written out, ten members compiled in a second and forty in half a minute.
+        others = jax.lax.map(lambda one: jnp.sum(total(modulus(p_hat - one)), 0), p_hat)
+        return (error - jnp.sum(others, 0) / (2 * count * (count - 1))) / _positive(total(modulus(t_hat)))
 
     return metric
 

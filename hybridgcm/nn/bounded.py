@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from hybridgcm._typing import fixed
 from hybridgcm.grids import AbstractGrid
@@ -29,9 +29,10 @@ class Bounded(eqx.Module):
 
     net: Callable
 
-    def __call__(self, x: Float[Array, "channel *points"]) -> Float[Array, "out *points"]:
+    def __call__(self, x: Num[Array, "channel *points"]) -> Float[Array, "out *points"]:
         if x.ndim < 2:
             raise ValueError(f"operators map [channel, *points]; got {x.shape}; for a batch use jax.vmap")
+        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.asarray(x, float)  # places are no whole numbers
         places = np.meshgrid(*(np.arange(n) / n for n in x.shape[1:]), indexing="ij")
         x = jnp.concatenate([x, jnp.asarray(np.stack(places), x.dtype)])
         return without_grid(self.net, x)
@@ -57,7 +58,7 @@ class Normalised(eqx.Module):
         for name, one, size in zip(("inputs", "outputs"), self.mean, self.scale, strict=True):
             if one.shape != size.shape or one.ndim != 1:
                 raise ValueError(f"mean and scale of {name} are a number per channel; got {one.shape} and {size.shape}")
-            if not np.all(np.isfinite(size) & (np.asarray(size) > 0)):
+            if not isinstance(size, jax.core.Tracer) and not np.all(np.isfinite(size) & (np.asarray(size) > 0)):
                 raise ValueError(f"scales of {name} are positive; got {np.asarray(size)}: leave out constant channels")
 
     @classmethod

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from hybridgcm.train.objectives import Loss, Objective
@@ -52,7 +53,8 @@ def physics(residual: Residual, inputs: Sequence[str], coordinates: Sequence[str
     `residual(solution, function, *coordinates)` gives `[equation, *points]` of one function, `solution(*coordinates)`
     being the model of it, to be differentiated by `derivative`; `function` is its `inputs`, a tuple if there are
     several. Batch as in `queries`. Initial and boundary values are objectives of their own: see `combined`.
-    Wang, Wang and Perdikaris (2021), doi:10.1126/sciadv.abi8605. Raises `ValueError` for missing names.
+    Wang, Wang and Perdikaris (2021), doi:10.1126/sciadv.abi8605. Raises `ValueError` for missing names and for
+    residuals without the axis of equations.
     """
 
     def objective(model, batch, key):
@@ -60,7 +62,10 @@ def physics(residual: Residual, inputs: Sequence[str], coordinates: Sequence[str
 
         def one(function, *places):
             solution = lambda *places: model(function, *places)
-            return jnp.sum(residual(solution, function, *places) ** 2, 0)
+            left = residual(solution, function, *places)
+            if left.ndim < 2:
+                raise ValueError(f"a residual is [equation, *points], for one equation too; got {left.shape}")
+            return jnp.sum(left**2, 0)
 
         return jax.vmap(one, (0, *axes))(function, *places)
 
@@ -92,7 +97,12 @@ def derivative(function: Solution, number: int) -> Solution:
 
 
 def antiderivative(sensors: ArrayLike) -> Residual:
-    """R = ∂s/∂x − u(x), for coordinates (x,): u between its `sensors` (their places, ascending) is linear."""
+    """R = ∂s/∂x − u(x), for coordinates (x,): u between its `sensors` (their places, ascending) is linear.
+
+    Raises `ValueError` for sensors in another order.
+    """
+    if not isinstance(sensors, jax.core.Tracer) and not (np.diff(np.asarray(sensors)) > 0).all():
+        raise ValueError(f"sensors are places in ascending order; got {np.asarray(sensors)!r:.80}")
     return lambda s, u, x: derivative(s, 0)(x) - jnp.interp(x, jnp.asarray(sensors), u)
 
 
