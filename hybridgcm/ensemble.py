@@ -10,7 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike
 
 from hybridgcm._typing import Fields
-from hybridgcm.models import AbstractModel, State
+from hybridgcm.emulators import Emulator
+from hybridgcm.models import AbstractModel, Model, State
 from hybridgcm.parallel import fill, members, split
 from hybridgcm.rollout import rollout
 
@@ -85,6 +86,13 @@ def grid_of(model: AbstractModel):
             f"this {type(model).__name__} has no grid, so its points have no places; make it with grid=..."
         )
     return grid
+
+
+def check_members(model: AbstractModel, members: int, remedy: str):
+    """Raise `ValueError` where members from one start would be equal: an emulator, or a solver without closure."""
+    if members > 1 and isinstance(model, Model | Emulator) and getattr(model, "closure", None) is None:
+        kind = "an emulator" if isinstance(model, Emulator) else "a model without closure"
+        raise ValueError(f"{members} members of {kind} are equal, as it draws nothing at random; {remedy}")
 
 
 def started(model: AbstractModel, fields, step: ArrayLike, key: Array) -> State:

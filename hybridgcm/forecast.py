@@ -15,7 +15,7 @@ from jaxtyping import Array
 from hybridgcm._typing import nearest
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
 from hybridgcm.data import read_store, to_dataset
-from hybridgcm.ensemble import Ensemble, Perturb, grid_of, started
+from hybridgcm.ensemble import Ensemble, Perturb, check_members, grid_of, started
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.resume import resumable_rollout
 from hybridgcm.rollout import count_frames, count_steps, stream
@@ -53,9 +53,9 @@ def forecast(
 
     - `starts`: fields `[layer, y, x]`, or `[start, layer, y, x]` with their `time` `[start]`, s: a dict, or a data set
       like `read_store(path)[["q"]].isel(time=[0, 8])`. The model's clock starts at that time.
-    - `perturb`: makes the members of a start, see `perturbations`; without, they differ by their noise alone. All
-      that is random in member j of a start comes from `key`, the start's time and j: it does not depend on what other
-      members and starts there are, to the last bit with the default of `together`, for which see `parallel.members`.
+    - `perturb`: makes the members of a start, see `perturbations`; without, they differ by the noise of their closure.
+      All that is random in member j of a start comes from `key`, the start's time and j: it does not depend on what
+      other members and starts there are, to the last bit with the default of `together`, see `parallel.members`.
     - `variables`: names of `model.view`; by default its prognostics. `diagnostics`: {name: function(model, state)}, an
       array each, with a unit in `VARIABLES`; their `dimensions` and `coordinates` as in `open_store`.
     - `store`: a folder. Records are then written to `store/output.zarr` as they come, readable at any moment with
@@ -124,6 +124,8 @@ def _check(model, members, perturb, key, variables, diagnostics):
         raise ValueError(f"perturb is a function (model, state, keys) -> states, as in perturbations; got {perturb!r}")
     if key is None and (perturb is not None or members > 1):
         raise ValueError(f"{members} members draw random numbers, so a key is needed; pass key=jax.random.key(seed)")
+    if perturb is None:
+        check_members(model, members, "pass perturb=, such as perturbations.noise(...), or members=1")
     for name, function in diagnostics.items():
         if not callable(function):
             raise ValueError(f"diagnostics are functions (model, state) -> array; {name!r} is {function!r}")

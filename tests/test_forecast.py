@@ -92,6 +92,19 @@ def test_members_and_starts_do_not_depend_on_each_other(made):
     assert (noise.q[0, 0, 0] == noise.q[0, 1, 0]).all() and (noise.q[0, 0, 1] != noise.q[0, 1, 1]).any()
 
 
+def test_members_that_would_be_equal_are_refused():
+    model, starts = bare()
+    q = {"q": starts["q"][0]}
+    emulator = hg.Emulator(lambda x: 0 * x, ("q",), 1e-5, dt=model.dt, grid=model.equation.grid)
+    for one, kind in ((model, "a model without closure"), (emulator, "an emulator")):
+        with pytest.raises(ValueError, match=f"3 members of {kind} are equal.*perturbations.noise"):
+            hg.forecast(one, q, 2, members=3, key=jr.key(0))
+        window = {"q": jnp.zeros((1, 3, *q["q"].shape))}
+        with pytest.raises(ValueError, match=f"2 members of {kind} are equal.*leave members out"):
+            hg.online(metrics.crps("q"), members=2)(one, window, jr.key(0))
+        assert hg.forecast(one, q, 2, members=2, key=jr.key(0), perturb=perturbations.noise(1e-7)).sizes["member"] == 2
+
+
 @pytest.mark.slow
 def test_two_devices_and_an_odd_number_of_members_give_the_same_bits(made, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(WORKER.parent)!r})\nimport jax, numpy as np\n"

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike
 
 from hybridgcm import coarsen, nn
 from hybridgcm._typing import Fields
+from hybridgcm.ensemble import check_members
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.rollout import rollout
 
@@ -153,6 +154,7 @@ def online(
     advanced = (lambda model: model) if cut is None else (lambda model: Detached(model, cut))
 
     def one(model, fields, key):
+        check_members(model, members or 1, "leave members out")
         steps = every * _horizon(fields)
         target = {name: frames[1:] for name, frames in fields.items() if name != "time"}
 
