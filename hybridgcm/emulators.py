@@ -84,7 +84,7 @@ class Emulator(AbstractModel):
         self._check(fields)
         dtype = next(iter(self.scale.values())).dtype
         y = {name: jnp.asarray(fields[name], dtype) for name in self.names}
-        return State(y, step_at(time, self.dt), None, None, jr.key(0) if key is None else key)
+        return State(y, step_at(self, time), None, None, jr.key(0) if key is None else key)
 
     def step(self, state: State) -> State:
         x = jnp.concatenate([state.y[name] / _column(self.scale[name]) for name in self.names])

@@ -16,9 +16,9 @@ from hybridgcm._typing import nearest
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
 from hybridgcm.data import read_store, to_dataset
 from hybridgcm.ensemble import Ensemble, Perturb, check_members, grid_of, started
-from hybridgcm.models import AbstractModel, State
+from hybridgcm.models import AbstractModel, State, count_steps
 from hybridgcm.resume import resumable_rollout
-from hybridgcm.rollout import count_frames, count_steps, stream
+from hybridgcm.rollout import count_frames, stream
 
 Diagnostic = Callable[[Any, State], Array]
 AXES = ("start_time", "member", "lead_time")

@@ -113,7 +113,7 @@ class Model(AbstractModel):
         y = {name: grid.to_spectral(jnp.asarray(fields[name], dtype)) for name in self.equation.prognostic}
         memory = None if self.closure is None else self.closure.init(self.equation.view(y) | clock, grid)
         key = jr.key(0) if key is None else key
-        return State(y, step_at(clock.get("time", 0), self.dt), self.stepper.init(y), memory, key)
+        return State(y, step_at(self, clock.get("time", 0)), self.stepper.init(y), memory, key)
 
     def step(self, state: State) -> State:
         equation, start = self.equation, state.step.astype(self.equation.grid.eigenvalues.dtype) * self.dt
@@ -162,18 +162,23 @@ class Model(AbstractModel):
         return self.equation.lift(forcing), memory
 
 
-def step_at(time: ArrayLike, dt: float) -> Int[Array, ""]:
-    """The number of the step at a time, s. Raises `ValueError` (outside jit) for a time between two steps."""
+def step_at(model: AbstractModel, time: ArrayLike) -> Int[Array, ""]:
+    """The number of the model's step at a time, s. Raises `ValueError` (outside jit) for a time between two steps."""
     if jnp.ndim(time):
         raise ValueError(f"time is one number of seconds; got shape {jnp.shape(time)}")
     if isinstance(time, jax.core.Tracer):
-        return jnp.rint(time / dt).astype(jnp.int32)
-    step = round(float(time) / dt)
-    if not abs(float(time) - step * dt) <= 1e-3 * dt:
+        return jnp.rint(time / model.dt).astype(jnp.int32)
+    return jnp.asarray(count_steps(model, float(time)), jnp.int32)
+
+
+def count_steps(model: AbstractModel, time: float | int) -> int:
+    """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
+    step = round(time / model.dt)
+    if abs(time - step * model.dt) > 1e-3 * model.dt:
         raise ValueError(
-            f"{time} s is no multiple of the model's time step, {dt} s: choose other times, or count from another"
+            f"{time} s is no multiple of the model's time step, {model.dt} s: choose other times, or count from another"
         )
-    return jnp.asarray(step, jnp.int32)
+    return step
 
 
 def _check_time_step(closure: AbstractClosure, dt: float):

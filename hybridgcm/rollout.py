@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybridgcm.models import AbstractModel, State, step_at
+from hybridgcm.models import AbstractModel, State
 
 YEAR = 360 * 86400.0
 """A model year, s: 360 days, as in the quasi-geostrophic literature."""
@@ -142,11 +142,6 @@ def stream(
     finally:
         if bar:
             bar.close()
-
-
-def count_steps(model: AbstractModel, time: float | int) -> int:
-    """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
-    return int(step_at(time, model.dt))
 
 
 def count_frames(steps: int, every: int, chunk: int | None, sample: int = 1) -> int:

@@ -14,8 +14,8 @@ from hybridgcm._typing import Fields
 from hybridgcm.ensemble import started
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic
 from hybridgcm.grids.base import scale as times
-from hybridgcm.models import AbstractModel, State
-from hybridgcm.rollout import count_steps, rollout
+from hybridgcm.models import AbstractModel, State, count_steps
+from hybridgcm.rollout import rollout
 
 Norm = Callable[[AbstractModel, Fields], tuple[Callable[[Fields], Array], Callable[[Array], Fields]]]
 """norm(model, like): the linear map from fields to coordinates `[n]` whose sum of squares is the norm's, and back."""

@@ -11,10 +11,10 @@ from test_closures import CLOSURES, RMS, forcing_of, model_with
 from test_sphere import white
 
 import hybridgcm as hg
-from hybridgcm import closures
+from hybridgcm import closures, nn
 
-PLANAR = {"Kolmogorov", "GrahamRingler", "Relaxation", "Sponge", "BiasCorrection"}
-"""Forcings whose patterns are given on a plane; `ZeroMean` is tested around one of them."""
+PLANAR = {"Kolmogorov", "GrahamRingler", "Relaxation", "Sponge", "BiasCorrection", "DimensionlessNetwork"}
+"""Forcings whose patterns are given on a plane, `ZeroMean` is tested around one; and what goes around both axes."""
 CLOSURES = {name: make for name, make in CLOSURES.items() if name not in PLANAR | {"ZeroMean"}}
 CLOSURES["ZeroMean"] = lambda: closures.ZeroMean(hg.Leith(0.5))
 RADIUS = 16 * 1e6 / 16 / np.pi  # m: the spacing of the torus that the contract's numbers are made for
@@ -22,6 +22,20 @@ RADIUS = 16 * 1e6 / 16 / np.pi  # m: the spacing of the torus that the contract'
 
 def grid(truncation=10, dtype=jnp.float64):
     return hg.Sphere(truncation, RADIUS, dtype=dtype)
+
+
+def made(name):
+    """The closure with its CNN, which would join the poles, as the polar one of the same weights."""
+
+    def polar(net):
+        if not isinstance(net, nn.CNN):
+            return net
+        channels = (net.weights[0].shape[1], *(len(w) for w in net.weights))
+        kernels = tuple(w.shape[-1] for w in net.weights)
+        other = nn.PolarCNN(channels, kernels, key=jr.key(0), activation=net.activation)
+        return eqx.tree_at(lambda n: (n.weights, n.biases), other, (net.weights, net.biases))
+
+    return jax.tree.map(polar, CLOSURES[name](), is_leaf=lambda a: isinstance(a, nn.CNN))
 
 
 def start(model, seed=0):
@@ -35,7 +49,7 @@ def start(model, seed=0):
 @pytest.mark.parametrize("name", CLOSURES)
 def test_every_closure_runs_and_restarts(name):
     """Forcing finite and of the right kind, its mean no tendency of q; 20 steps bitwise 10 + 10."""
-    model = model_with(CLOSURES[name](), grid())
+    model = model_with(made(name), grid())
     state = start(model)
     forcing, lifted, _ = forcing_of(model, state)
     assert all(bool(jnp.isfinite(a).all()) for a in forcing.values())
@@ -46,7 +60,7 @@ def test_every_closure_runs_and_restarts(name):
 
 @pytest.mark.parametrize("name", ["Smagorinsky", "Leith", "NetworkClosure"])
 def test_gradient_of_ten_steps_equals_central_differences(name):
-    model = model_with(CLOSURES[name](), grid())
+    model = model_with(made(name), grid())
     state = start(model)
     weights, fixed = eqx.partition(model.closure, eqx.is_inexact_array)
     noise = jax.tree.map(lambda a: jnp.asarray(np.random.default_rng(3).standard_normal(a.shape)) * a, weights)

@@ -57,6 +57,11 @@ class Circle(hg.AbstractGrid):
         return np.arange(self.shape[0]) * 1.0
 
     @property
+    def aspect(self) -> tuple[float, float]:
+        """One axis has a spacing."""
+        return 1.0, 1.0
+
+    @property
     def uniform_flow(self):
         """One everywhere."""
         return jnp.ones(())

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from hybridgcm.equations import QuasiGeostrophic
 from hybridgcm.grids import AbstractGrid, Sphere, Torus
 from hybridgcm.grids.base import scale
-from hybridgcm.models import AbstractModel, Model
-from hybridgcm.rollout import count_steps, rollout
+from hybridgcm.models import AbstractModel, Model, count_steps
+from hybridgcm.rollout import rollout
 from hybridgcm.steppers import ETDRK4
 
 VARIANCE = 7**1.5
