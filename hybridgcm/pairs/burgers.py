@@ -45,19 +45,21 @@ def burgers(
 
     if points % n:
         raise ValueError(f"n is a divisor of {points}, the points that solutions are made on; got {n}")
-    u0 = np.asarray(jax.lax.map(start, jr.split(key, samples)))
-    with np.errstate(all="ignore"):  # judged below; in doubles, as θ spans many decades
-        theta, u = _hopf_cole(np, u0.astype(float), np.asarray(times, float), viscosity)
-    later = np.asarray(times) > 0
-    left = (theta.min(-1) / theta.max(-1))[:, later].min(1, initial=1)
+    u0, times = np.asarray(jax.lax.map(start, jr.split(key, samples))), np.asarray(times, float)
+    later, u, left = times > 0, np.empty((samples, len(times), n), u0.dtype), np.empty(samples)
+    some = max(1, 2**21 // (points * len(times)))  # samples at a time, in doubles, as θ spans many decades
+    for part in (slice(first, first + some) for first in range(0, samples, some)):
+        with np.errstate(all="ignore"):  # judged below
+            theta, found = _hopf_cole(np, u0[part].astype(float), times, viscosity)
+        left[part] = (theta.min(-1) / theta.max(-1))[:, later].min(1, initial=1)
+        u[part] = np.where(later[:, None], found, u0[part, None])[..., :: points // n]
     bad = np.flatnonzero(~(left > 100 * np.finfo(float).eps))
     if bad.size:
         raise ValueError(
             f"viscosity={viscosity:g} is too small for the exact solution: rounding leaves less than two digits of "
             f"{bad.size} of {samples} samples, the first is {bad[0]}; take a larger one, or a solver for shocks"
         )
-    u = np.where(later[:, None], u, u0[:, None]).astype(u0.dtype)
-    return spread(np.asarray(u0)[:, :: points // n], np.asarray(u)[..., :: points // n])
+    return spread(u0[:, :: points // n], u)
 
 
 @jax.jit
