@@ -73,6 +73,11 @@ def fixed(**kwargs):
     return eqx.field(metadata={"fixed": True}, **kwargs)
 
 
+def without_time(fields) -> dict:
+    """The fields without the `time`, s, that they may carry for the clock of a model."""
+    return {name: fields[name] for name in fields if name != "time"}
+
+
 def cast_floats(tree, dtype):
     """Cast the real floating-point array leaves of `tree` to `dtype`; everything else stays."""
 

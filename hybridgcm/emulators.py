@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from hybridgcm._typing import Fields, Numbers, cast_floats, fixed, nearest
+from hybridgcm._typing import Fields, Numbers, cast_floats, fixed, nearest, without_time
 from hybridgcm.closures.network import deviations
 from hybridgcm.data import check_finite
 from hybridgcm.grids import AbstractGrid
@@ -79,8 +79,7 @@ class Emulator(AbstractModel):
         )
 
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
-        time = fields.get("time", 0)
-        fields = {name: fields[name] for name in fields if name != "time"}
+        time, fields = fields.get("time", 0), without_time(fields)
         self._check(fields)
         dtype = next(iter(self.scale.values())).dtype
         y = {name: jnp.asarray(fields[name], dtype) for name in self.names}

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from hybridgcm._typing import without_time
 from hybridgcm.models import AbstractModel
 from hybridgcm.rollout import BlewUp, rollout, stream
 
@@ -112,7 +113,7 @@ def survivors(
     count = len(next(iter(starts.values())))
     reference = starts if reference is None else reference
     spread = lambda a: np.asarray(a, np.float64).var((-2, -1))
-    names = [n for n in starts if n != "time"]
+    names = tuple(without_time(starts))
     bound = {n: LIMIT * spread(reference[n]).reshape(-1, starts[n].shape[-3]).max(0) for n in names}
     save = lambda model, state: {n: jnp.var(model.view(state)[n], (-2, -1)) for n in names}
     keys = jr.split(jr.key(0) if key is None else key, count)

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from hybridgcm._typing import nearest
+from hybridgcm._typing import nearest, without_time
 from hybridgcm.cf import CALENDAR, attributes, dimension_names
 from hybridgcm.data import read_store, to_dataset
 from hybridgcm.ensemble import Ensemble, Perturb, check_members, grid_of, started
@@ -140,7 +140,7 @@ def _check(model, members, perturb, key, variables, diagnostics):
 
 def _batch(model, starts, members, perturb, key) -> tuple[np.ndarray, State]:
     """Start times, and the states of all members of all starts."""
-    fields = {name: np.asarray(starts[name]) for name in starts if name != "time"}
+    fields = {name: np.asarray(a) for name, a in without_time(starts).items()}
     shapes = {name: a.shape for name, a in fields.items()}
     several = {a.ndim for a in fields.values()} == {4}
     if (

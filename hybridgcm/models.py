@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from hybridgcm._typing import Fields, Spectral, cast_floats, nearest
+from hybridgcm._typing import Fields, Spectral, cast_floats, nearest, without_time
 from hybridgcm.closures.base import AbstractClosure, Every
 from hybridgcm.equations.base import AbstractEquation
 from hybridgcm.grids import AbstractGrid
@@ -105,8 +105,8 @@ class Model(AbstractModel):
         self.dt, self.hold = float(dt), hold
 
     def encode(self, fields: dict[str, ArrayLike], key: Array | None = None) -> State:
-        clock = {name: fields[name] for name in fields if name == "time"}
-        fields = {name: fields[name] for name in fields if name != "time"}
+        clock = {"time": fields["time"]} if "time" in fields else {}
+        fields = without_time(fields)
         _check_fields(fields, self.equation)
         grid = self.equation.grid
         dtype = grid.eigenvalues.dtype

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
-from hybridgcm._typing import Fields
+from hybridgcm._typing import Fields, without_time
 from hybridgcm.ensemble import started
 from hybridgcm.equations import AbstractEquation, QuasiGeostrophic
 from hybridgcm.grids.base import scale as times
@@ -136,7 +136,7 @@ def trajectory(model: AbstractModel, analyses: Mapping[str, Any]) -> tuple[tuple
     apart = set(np.diff(at).tolist())
     if len(apart) != 1 or min(apart) < 1:
         raise ValueError(f"analyses are equally spaced and increase; got {sorted(apart)} steps between them")
-    fields = {n: jnp.asarray(np.asarray(analyses[n])) for n in analyses if n != "time"}
+    fields = {n: jnp.asarray(np.asarray(a)) for n, a in without_time(analyses).items()}
     for name, a in fields.items():
         if a.ndim != 4 or len(a) != len(time):
             raise ValueError(f"analyses of {name} have shape {a.shape}, expected ({len(time)}, layer, y, x)")

@@ -5,7 +5,7 @@ from jaxtyping import Array
 
 from hybridgcm._typing import Numbers
 from hybridgcm.grids import AbstractGrid
-from hybridgcm.metrics.losses import Metric, _named, _rms
+from hybridgcm.metrics.losses import Metric, _mean, _named, _rms
 
 
 def spread_skill(name: str, *, grid: AbstractGrid | None = None) -> Metric:
@@ -74,7 +74,3 @@ def _ensemble(name: str, prediction, target, least: int) -> tuple[Array, Array]:
             f"got {p.shape}"
         )
     return p, t
-
-
-def _mean(a, grid):
-    return jnp.mean(a if grid is None else grid.mean(a))

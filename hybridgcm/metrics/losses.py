@@ -28,7 +28,7 @@ def mse(name: str, *, grid: AbstractGrid | None = None) -> Metric:
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
         axes = (*range(p.ndim - 3), -2, -1)
-        return jnp.mean(_mean(((p - t) / _rms(t, axes, grid)) ** 2, axes, grid))
+        return jnp.mean(_mean(((p - t) / _rms(t, axes, grid)) ** 2, grid, axes))
 
     return metric
 
@@ -38,7 +38,7 @@ def rmse(name: str, *, grid: AbstractGrid | None = None) -> Metric:
 
     def metric(prediction, target):
         p, t = _pair(name, prediction, target)
-        square = _mean(((p - t) / _rms(t, (-2, -1), grid)) ** 2, (-3, -2, -1), grid)
+        square = _mean(((p - t) / _rms(t, (-2, -1), grid)) ** 2, grid, (-3, -2, -1))
         return jnp.where(square > 0, jnp.sqrt(_positive(square)), 0)  # with a gradient also where it is perfect
 
     return metric
@@ -170,7 +170,7 @@ def crps(name: str, *, grid: AbstractGrid | None = None) -> Metric:
         # Sorted, the pairs of M members cost M fields, not M²: Σᵢ<ⱼ |pᵢ − pⱼ| = Σᵢ (2i − M − 1) p₍ᵢ₎.
         rank = (2.0 * jnp.arange(count) - (count - 1)).astype(error.dtype) / (count * (count - 1))
         pairs = jnp.tensordot(rank, jnp.sort(error, 0), 1, precision="highest")
-        return _mean(jnp.mean(jnp.abs(error), 0) - pairs, tuple(range(t.ndim)), grid)
+        return _mean(jnp.mean(jnp.abs(error), 0) - pairs, grid)
 
     return metric
 
@@ -284,16 +284,15 @@ def _positive(a):
     return jnp.maximum(a, jnp.finfo(a.dtype).tiny)
 
 
-def _mean(a, axes, grid=None):
-    """Mean over axes of `[*lead, layer, y, x]`, the last two of them; by area with a grid."""
-    if grid is None:
-        return jnp.mean(a, axes)
-    rest = tuple(axis % a.ndim for axis in axes if axis % a.ndim < a.ndim - 2)
-    return jnp.mean(grid.mean(a), rest)
+def _mean(a, grid, axes=None):
+    """Mean over `axes` of `[*lead, layer, y, x]`, the last two among them, or over all; by area with a grid."""
+    if grid is None or axes is None:
+        return jnp.mean(a if grid is None else grid.mean(a), axes)
+    return jnp.mean(grid.mean(a), tuple(axis % a.ndim for axis in axes if axis % a.ndim < a.ndim - 2))
 
 
 def _rms(t, axes, grid=None):
     """Root mean square over `_mean`'s axes, kept; scaled first: squares of s⁻² come near the smallest float32."""
     largest = _positive(jnp.max(jnp.abs(t), axes, keepdims=True))
-    square = jnp.expand_dims(_mean((t / largest) ** 2, axes, grid), axes)
+    square = jnp.expand_dims(_mean((t / largest) ** 2, grid, axes), axes)
     return largest * jnp.sqrt(_positive(square))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from hybridgcm import coarsen, nn
-from hybridgcm._typing import Fields
+from hybridgcm._typing import Fields, without_time
 from hybridgcm.ensemble import check_members
 from hybridgcm.models import AbstractModel, State
 from hybridgcm.rollout import rollout
@@ -156,7 +156,7 @@ def online(
     def one(model, fields, key):
         check_members(model, members or 1, "leave members out")
         steps = every * _horizon(fields)
-        target = {name: frames[1:] for name, frames in fields.items() if name != "time"}
+        target = {name: frames[1:] for name, frames in without_time(fields).items()}
 
         def predict(key):
             state = model.encode({name: frames[0] for name, frames in fields.items()}, key)
@@ -237,12 +237,10 @@ def perturbed(
     absolute = isinstance(amplitude, Mapping)
 
     def noisy(model, batch, key):
-        key, *keys = jr.split(key, 1 + len(batch))
-        changed = {}
-        for (name, frames), own in zip(batch.items(), keys, strict=True):
-            if name == "time":
-                changed[name] = frames
-                continue
+        fields = without_time(batch)
+        key, *keys = jr.split(key, 1 + len(fields))
+        changed = dict(batch)
+        for (name, frames), own in zip(fields.items(), keys, strict=True):
             if jnp.ndim(frames) != 5:
                 raise ValueError(f"perturbed needs windows [batch, time, layer, y, x]; {name} is {jnp.shape(frames)}")
             start = jnp.asarray(frames)[:, 0]
