@@ -168,13 +168,15 @@ def step_at(model: AbstractModel, time: ArrayLike) -> Int[Array, ""]:
         raise ValueError(f"time is one number of seconds; got shape {jnp.shape(time)}")
     if isinstance(time, jax.core.Tracer):
         return jnp.rint(time / model.dt).astype(jnp.int32)
-    return jnp.asarray(count_steps(model, float(time)), jnp.int32)
+    return jnp.asarray(count_steps(model, time), jnp.int32)
 
 
-def count_steps(model: AbstractModel, time: float | int) -> int:
-    """time/dt. Raises `ValueError` if that is no whole number: a model's clock counts steps."""
-    step = round(time / model.dt)
-    if abs(time - step * model.dt) > 1e-3 * model.dt:
+def count_steps(model: AbstractModel, time: ArrayLike) -> int:
+    """time/dt. Raises `ValueError` if that is no whole number, to the precision of `time`: a clock counts steps."""
+    time = np.asarray(time)
+    rounding = float(np.spacing(np.abs(time))) if np.issubdtype(time.dtype, np.floating) else 0.0
+    step = round(float(time) / model.dt)
+    if not abs(float(time) - step * model.dt) <= 1e-3 * model.dt + rounding:
         raise ValueError(
             f"{time} s is no multiple of the model's time step, {model.dt} s: choose other times, or count from another"
         )

@@ -12,6 +12,7 @@ from helpers import eddies, error
 
 import hybridgcm as hg
 from hybridgcm import closures, metrics, nn, train
+from hybridgcm.tangent import restarted
 
 HOUR, PERIOD = 3600.0, 40 * 3600.0
 GRID = hg.Torus(16, 5e5)
@@ -24,9 +25,9 @@ def seasons(t, grid):
     return {"q": 3e-11 * jnp.sin(2 * jnp.pi * t / PERIOD) * WAVE}
 
 
-def halves():
+def halves(dt=HOUR):
     """The same wave, up for half a period and down for the other."""
-    return closures.BiasCorrection({"q": jnp.stack([3e-11 * WAVE, -3e-11 * WAVE])}, period=PERIOD, dt=HOUR)
+    return closures.BiasCorrection({"q": jnp.stack([3e-11 * WAVE, -3e-11 * WAVE])}, period=PERIOD, dt=dt)
 
 
 MODELS = {
@@ -93,6 +94,16 @@ def test_a_time_is_a_step_of_the_model():
             one.encode(fields | {"time": 0.5 * HOUR})
         with pytest.raises(ValueError, match="time is one number of seconds"):
             one.encode(fields | {"time": jnp.zeros(3)})
+
+
+def test_a_step_stays_whole_where_single_precision_has_no_such_second():
+    """Step 100,001 of 900 s: the nearest float32 is 4 s off, as states of long runs would have it."""
+    model = hg.Model(FLOW, hg.AB3(), halves(900.0), dt=900.0)
+    with jax.enable_x64(False):
+        start = model.encode({"q": jnp.zeros((2, 16, 16)), "time": 900.0 * 100_001})
+        again = restarted(model, start, model.decode(start))
+        assert int(model.encode({"q": jnp.zeros((2, 16, 16)), "time": jnp.float32(90_000_900)}).step) == 100_001
+    assert int(again.step) == 100_001 and int(again.memory["calls"]) == 100_001 % 160
 
 
 def test_noise_on_starts_leaves_their_time_alone():
