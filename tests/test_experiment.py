@@ -7,7 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
+import numpy as np
 import pytest
+
+pytest.importorskip("tyro")
+
+import hybridgcm as hg  # noqa: E402
+from experiments.closure import losses, stages  # noqa: E402
+from experiments.closure.config import SMOKE  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +52,22 @@ def test_a_second_call_finds_every_stage_done(finished):
     assert again.returncode == 0, again.stderr[-3000:]
     assert " starts" not in again.stdout, again.stdout
     assert before == {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
+
+
+def test_energies_without_closure_are_worth_nothing_and_the_truth_everything():
+    """The mean over its own windows of the loss of the model without closure is 1, also of their first frames."""
+    low = stages.model(SMOKE, SMOKE.coarse)
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(3, 3, 2, SMOKE.coarse, SMOKE.coarse)).astype(np.float32)
+    windows = 1e-5 * q * np.array([1, 1.5, 0.7])[:, None, None, None]
+    loss = losses.energies(low, windows, 2, slice(1, 10))
+    roll = eqx.filter_jit(lambda q: hg.rollout(low, low.encode({"q": q}), 4, every=2))
+    made = [{"q": roll(window[0])[1]["save"]["q"]} for window in windows]
+    for frames in (2, 1):
+        cut = lambda fields, frames=frames: {"q": fields["q"][:frames]}
+        worth = [loss(cut(p), cut({"q": t[1:]})) for p, t in zip(made, windows)]
+        assert abs(np.mean(worth) - 1) < 1e-3, worth
+    assert loss({"q": windows[0, 1:]}, {"q": windows[0, 1:]}) == 0
 
 
 def test_a_typo_is_refused_at_once_with_the_nearest_name(tmp_path):

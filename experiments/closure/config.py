@@ -55,12 +55,10 @@ class Config:
     """Snapshots per offline step."""
     offline_rate: float = 1e-2
     """Largest learning rate offline."""
-    horizons: tuple[int, ...] = (8,)
+    horizons: tuple[int, ...] = (4,)
     """Frames per rollout, one stage of online training each."""
-    online_steps: tuple[int, ...] = (120,)
+    online_steps: tuple[int, ...] = (240,)
     """Optimiser steps of each stage."""
-    forecast: float = 1.0
-    """Weight of the error's energy in the online loss, beside the error of the energy spectra."""
     online_batch: int = 8
     """Trajectories per online step."""
     online_rate: float = 1e-3

@@ -116,7 +116,7 @@ def train(run, seed: int, truth: Path) -> dict[str, Path]:
     inputs = {"truth": truth, "seed": seed, **_only(config, *PHYSICS, *SCHEDULE, "network", "channels")}
     inputs |= _only(config, "offline_steps", "offline_batch", "offline_rate")
     offline = _stage(run, f"offline-{seed}", inputs, partial(stages.train_offline, config, seed, truth))()
-    inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate", "forecast")
+    inputs |= _only(config, "horizons", "online_steps", "online_batch", "online_rate")
     inputs |= {"offline": offline}
     online = _stage(run, f"online-{seed}", inputs, partial(stages.train_online, config, seed, truth, offline))()
     return {"offline": offline, "online": online}

@@ -15,6 +15,7 @@ import optax
 
 import hybridgcm as hg
 from experiments._run import divisor
+from experiments.closure import losses
 from experiments.closure.config import Config
 from hybridgcm import checkpoint, coarsen, data, diagnostics, metrics, nn, train
 from hybridgcm.batches import concatenate, samples, windows
@@ -198,20 +199,21 @@ def train_offline(config: Config, seed: int, truth_folder: Path, folder: Path):
 def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, folder: Path):
     """Through the solver, from the offline network; saves `closure` and `log.json`.
 
-    The energy of the error alone would teach the network to drain the flow (see `metrics.spectral`), the spectra
-    alone to drive it.
+    For the kinetic energies of the next frames, ring by ring, each beside the error that no closure makes of it
+    (`losses.energies`). What other losses did stands in docs/training.md.
     """
     learn = learning_data(truth_folder)
     closure = load_closure(config, seed, offline, learn)
-    low = model(config, config.coarse, closure)
-    q = {"q": learn["q"]}
+    low, q = model(config, config.coarse, closure), learn["q"]
     stages = [
-        windows(q, horizon + 1, config.online_batch, steps, jr.fold_in(jr.key(200 + seed), number))
+        windows({"q": q}, horizon + 1, config.online_batch, steps, jr.fold_in(jr.key(200 + seed), number))
         for number, (horizon, steps) in enumerate(zip(config.horizons, config.online_steps, strict=True))
     ]
     rate = optax.cosine_decay_schedule(config.online_rate, sum(config.online_steps), 0.02)
-    fields, spectra = metrics.energy(low.equation), metrics.spectral(low.equation)
-    loss = lambda prediction, target: config.forecast * fields(prediction, target) + spectra(prediction, target)
+    length = max(config.horizons) + 1
+    some = np.stack([q[first : first + length] for first in np.linspace(0, len(q) - length, 40).astype(int)])
+    rings = slice(1, int(np.sum(hg.exponential_filter(low.equation.grid)[0] == 1)))  # the first has no energy
+    loss = losses.energies(model(config, config.coarse), some, config.frame, rings)
     objective = train.online(_resolved(loss, low), every=config.frame, chunk=1)
     trained, log = _fit(low, concatenate(*stages), objective, rate, seed, folder, f"online, seed {seed}")
     _save(config, trained.closure, log, "online", folder)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 
 import hybridgcm as hg
+from experiments.closure import losses
 from experiments.closure_benchmark.config import Config
 from experiments.closure_benchmark.data import Data
 from experiments.closure_benchmark.flows import energy_and_spectra as energy_and_spectra
@@ -163,31 +163,14 @@ def rollouts(
 
 
 def energies(problem: Problem, frames: int, apart: int = 2, starts: int = 40):
-    """A `loss` for `rollouts` of this horizon: mean over frames, layers and rings of (E(p) − E(t))²/ε².
-
-    E is the kinetic energy of a ring, ε² the mean square error of it that the model without closure makes by that
-    frame, in some `starts` rollouts of the training truths: 1 is worth nothing. The rings that the filter leaves alone
-    then count alike, though an error of a few thousandths at the large scales is as telling as one of a tenth at the
-    small ones; relative errors are decided by the small ones, and those of fields by what no closure can know.
-    """
-    low, climate, data = problem.model(), problem.data.tuning, problem.data.train
-    rings = resolved_rings(climate)
-    spectrum = metrics.energy_spectrum(low.equation)
-    energy = lambda q: jax.lax.map(lambda q: spectrum({"q": q})[..., rings], q)
+    """A `loss` for `rollouts` of this horizon: the main job's, with errors of some `starts` of the training truths."""
+    low, data = problem.model(), problem.data.train
     each = round(problem.system.flow.frame * apart / low.dt)
     length = frames * apart + 1
     first = [np.linspace(0, len(part["q"]) - length, -(-starts // len(data))).astype(int) for part in data]
     some = np.stack([part["q"][i : i + length : apart] for part, at in zip(data, first, strict=True) for i in at])
-
-    def errors(q):
-        save = lambda model, state: model.decode(state)["q"]
-        found = hg.rollout(low, low.encode({"q": q[0]}), each * frames, every=each, save=save)[1]["save"]
-        true = energy(q[1:])
-        return (energy(found) - true) ** 2, true**2
-
-    square, size = (jnp.mean(a, 0) for a in jax.jit(lambda q: jax.lax.map(errors, q))(jnp.asarray(some)))
-    scale = square + 1e-8 * size  # to rounding
-    return lambda equation: lambda p, t: jnp.mean((energy(p["q"]) - energy(t["q"])) ** 2 / scale)
+    loss = losses.energies(low, some, each, resolved_rings(problem.data.tuning))
+    return lambda equation: loss
 
 
 def resolved_rings(climate: metrics.Climate) -> slice:
