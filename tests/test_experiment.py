@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_second_call_finds_every_stage_done(finished):
     assert before == {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
 
 
-def test_energies_without_closure_are_worth_nothing_and_the_truth_everything():
+def test_what_no_closure_does_is_worth_nothing_and_the_truth_everything():
     """The mean over its own windows of the loss of the model without closure is 1, also of their first frames."""
     low = stages.model(SMOKE, SMOKE.coarse)
     rng = np.random.default_rng(0)
@@ -68,6 +69,8 @@ def test_energies_without_closure_are_worth_nothing_and_the_truth_everything():
         worth = [loss(cut(p), cut({"q": t[1:]})) for p, t in zip(made, windows)]
         assert abs(np.mean(worth) - 1) < 1e-3, worth
     assert loss({"q": windows[0, 1:]}, {"q": windows[0, 1:]}) == 0
+    fields = losses.relative(lambda p, t: jnp.mean((p["q"] - t["q"]) ** 2), low, windows, 2)
+    assert abs(np.mean([fields(p, {"q": t[1:]}) for p, t in zip(made, windows)]) - 1) < 1e-3
 
 
 def test_a_typo_is_refused_at_once_with_the_nearest_name(tmp_path):

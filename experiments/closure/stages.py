@@ -199,8 +199,9 @@ def train_offline(config: Config, seed: int, truth_folder: Path, folder: Path):
 def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, folder: Path):
     """Through the solver, from the offline network; saves `closure` and `log.json`.
 
-    For the kinetic energies of the next frames, ring by ring, each beside the error that no closure makes of it
-    (`losses.energies`). What other losses did stands in docs/training.md.
+    For the kinetic energies of the next frames, ring by ring, and for the energy of the error, each beside what it is
+    without closure. The energies alone leave it open which flow they go to and come from, the error alone would teach
+    the network to drain the flow (see `metrics.spectral`). What other losses did stands in docs/training.md.
     """
     learn = learning_data(truth_folder)
     closure = load_closure(config, seed, offline, learn)
@@ -210,10 +211,12 @@ def train_online(config: Config, seed: int, truth_folder: Path, offline: Path, f
         for number, (horizon, steps) in enumerate(zip(config.horizons, config.online_steps, strict=True))
     ]
     rate = optax.cosine_decay_schedule(config.online_rate, sum(config.online_steps), 0.02)
-    length = max(config.horizons) + 1
+    length, bare = max(config.horizons) + 1, model(config, config.coarse)
     some = np.stack([q[first : first + length] for first in np.linspace(0, len(q) - length, 40).astype(int)])
     rings = slice(1, int(np.sum(hg.exponential_filter(low.equation.grid)[0] == 1)))  # the first has no energy
-    loss = losses.energies(model(config, config.coarse), some, config.frame, rings)
+    budget = losses.energies(bare, some, config.frame, rings)
+    fields = losses.relative(_resolved(metrics.energy(low.equation), low), bare, some, config.frame)
+    loss = lambda prediction, target: budget(prediction, target) + fields(prediction, target)
     objective = train.online(_resolved(loss, low), every=config.frame, chunk=1)
     trained, log = _fit(low, concatenate(*stages), objective, rate, seed, folder, f"online, seed {seed}")
     _save(config, trained.closure, log, "online", folder)
