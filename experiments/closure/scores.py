@@ -245,7 +245,7 @@ def _training(config, trainings) -> dict:
             firsts = np.cumsum((0, *config.online_steps[:-1])).tolist()
             steps = [horizon * config.frame for horizon in config.horizons]
             curve |= {
-                "label": "errors of energies and of fields over those of no closure",
+                "label": "errors over those of no closure",
                 "horizons": list(zip(firsts, steps, strict=True)),
             }
         else:
