@@ -145,17 +145,35 @@ def test_states_of_lost_runs_are_those_before_they_were_lost():
     Of fields that shrink it is the first that is looked at once amplified records had time to come back.
     """
     rng = np.random.default_rng(0)
-    fields = {"q": np.tile(rng.normal(size=(1, 1, 8, 8)).astype(np.float32), (3, 1, 1, 1))}
+    fields = {"q": np.tile(rng.normal(size=(1, 1, 16, 16)).astype(np.float32), (3, 1, 1, 1))}
     fields["q"] -= fields["q"].mean()
-    config = replace(SMOKE, strays=2, stray_leads=200, stray_excess=1.0, stray_limit=4.0)
-    found, lost = astray.states(config, growing(0.01), fields, rng)
+    config = replace(SMOKE, strays=2, stray_leads=200, stray_excess=1.0, stray_limit=4.0, stray_decades=0.0)
+    grid = flows.flow(SMOKE).grid(1)
+    found, lost = astray.states(config, grid, growing(0.01), fields, rng)
     assert lost == [70, 70] and len(found) == 6  # looks after 10, 20 ... 60 leads: the twelfth before is none
     for made, leads in zip(found, (60, 40, 10) * 2, strict=True):
         assert error(made["q"], 1.01**leads * fields["q"][0]) < 1e-5
-    found, lost = astray.states(replace(config, strays=5, stray_leads=600), growing(-0.001), fields, rng)
+    found, lost = astray.states(replace(config, strays=5, stray_leads=600), grid, growing(-0.001), fields, rng)
     assert lost == [] and len(found) == 5
     leads = (astray.RELAX + 1) * astray.LOOK
     assert all(error(a["q"], 0.999**leads * fields["q"][0]) < 1e-4 for a in found)
+
+
+def test_runs_that_die_out_are_lost_by_their_spectra():
+    """Power that falls by 1 % in a lead, looked at over the last 25 looks once amplified records had time to return."""
+    rng, grid = np.random.default_rng(0), flows.flow(SMOKE).grid(1)
+    fields = {"q": np.tile(rng.normal(size=(1, 1, 16, 16)).astype(np.float32), (3, 1, 1, 1))}
+    fields["q"] -= fields["q"].mean()
+    config = replace(SMOKE, strays=2, stray_leads=900, stray_excess=1.0, stray_limit=4.0, stray_decades=1.5)
+    rate = 1 - 0.99**0.5
+    found, lost = astray.states(config, grid, growing(-rate), fields, rng)
+    powers = lambda look: np.log10(np.mean(0.99 ** (astray.LOOK * np.arange(look - astray.SPAN + 1, look + 1))))
+    first = next(look for look in range(astray.RELAX + 1, 90) if -powers(look) >= 1.5)
+    assert lost == [first * astray.LOOK] * 2 and len(found) == 2 * len(astray.BEFORE)
+    assert error(found[0]["q"], (1 - rate) ** (astray.LOOK * (first - 1)) * fields["q"][0]) < 1e-4
+    truth = {"q": np.array([[1.0, 2.0, 1e-9]])}
+    assert np.allclose(astray.decades({"q": np.array([[[0.1, 200.0, 5.0]]])}, truth), 1.5)
+    assert np.isnan(astray.decades({"q": np.full((1, 1, 3), np.nan)}, truth))
 
 
 def test_the_solver_goes_on_where_it_can():

@@ -8,6 +8,7 @@ Gordon and Bagnell (2011), https://proceedings.mlr.press/v15/ross11a.html.
 from collections import deque
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,11 +21,13 @@ LOOK = 10
 """Leads between two looks at the runs."""
 RELAX = 50
 """Looks in which amplified records may come back, before it counts how far a run is from them."""
+SPAN = 25
+"""Looks over which its spectra are averaged then: waves may die out without any state being one of no record."""
 BEFORE = 1, 3, 6, 12
 """Looks before it was lost, from which states of a run are taken."""
 
 
-def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
+def states(config, grid, model, records: dict, rng: np.random.Generator) -> tuple[list, list]:
     """States `[{name: [layer, y, x]}]` of free runs from amplified records, and after how many leads runs were lost.
 
     Of a lost run the states shortly before, of another one that which is farthest from the records. For a network that
@@ -33,11 +36,13 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
     sees = isinstance(model.net, nn.Anomalies)
     usual = {name: a * sees for name, a in mean(records).items()}
-    largest = _largest(records, usual)
+    largest, power = _largest(records, usual), lambda fields: jax.tree.map(np.asarray, spectra(grid, fields, usual))
+    truth = {name: a.mean(0) for name, a in power({name: jnp.asarray(a) for name, a in records.items()}).items()}
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
     now = {name: jnp.asarray(usual[name] + factors * (a[first] - usual[name])) for name, a in records.items()}
     lost, farthest, found = np.zeros(runs, int), np.zeros(runs), {}
+    powers = deque(maxlen=SPAN)
     recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))
     for look in range(1, looks + 1):
         stop_if_asked("while networks ran freely, which begins anew")
@@ -46,6 +51,10 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
         variance = [((seen[name] - usual[name]).var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
         excess = np.max(variance, 0)
         gone = ~(excess < config.stray_limit) & (lost == 0)
+        powers.append(power(now))
+        if look > RELAX and config.stray_decades:
+            lately = {name: np.mean([past[name] for past in powers], 0) for name in truth}
+            gone |= ~(decades(lately, truth) < config.stray_decades) & (lost == 0)
         for run in np.flatnonzero(gone):
             found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
         lost[gone] = look * LOOK
@@ -65,6 +74,30 @@ def states(config, model, records: dict, rng: np.random.Generator) -> tuple[list
 def _further(model, fields):
     end, _ = hg.rollout(model, model.encode(fields), LOOK, every=LOOK, save=None)
     return model.decode(end)
+
+
+@eqx.filter_jit
+def spectra(grid, fields: dict, usual: dict) -> dict:
+    """Power spectra {name: [run, layer, wavenumber]} of departures from `usual`; fields {name: [run, layer, y, x]}."""
+
+    def one(fields):
+        hats = {name: grid.to_spectral(a - usual[name]) for name, a in fields.items()}
+        return {name: grid.spectrum(grid.cospectrum(a, a)) for name, a in hats.items()}
+
+    return jax.lax.map(one, fields, batch_size=32)
+
+
+def decades(power: dict, truth: dict) -> np.ndarray:
+    """`[run]`: by how many decades spectra differ from the truth's, {name: [layer, wavenumber]}: the worst layer.
+
+    Mean over the wavenumbers that hold more than a millionth of the truth's largest.
+    """
+    off = []
+    for name, usual in truth.items():
+        held = usual > 1e-6 * usual.max(-1, keepdims=True)
+        each = np.abs(np.log10(np.maximum(power[name], 1e-30) / np.where(held, usual, 1)))
+        off.append(each.mean(-1, where=np.broadcast_to(held, each.shape)))
+    return np.concatenate(off, -1).max(-1)
 
 
 def mean(records: dict) -> dict:

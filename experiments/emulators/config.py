@@ -52,6 +52,9 @@ class Config:
     """Runs start from records times up to this, as more go astray from there."""
     stray_limit: float = 2.5
     """A run is lost where its variance is so many times the largest of the truth's records."""
+    stray_decades: float = 0.0
+    """Or where its spectra of the last 250 leads differ from the truth's by so many decades, mean over wavenumbers, as
+    where waves die out; 0: not looked at. Blocks of 250 records of the sphere differ by .1, at most by .2."""
     solver_leads: int = 20
     """Leads that the solver goes on."""
     recall: float = 0.0
@@ -104,8 +107,9 @@ class Config:
             yield f"an ensemble has two members or more; got members={self.members}, many={self.many}"
         if not self.stray_excess >= 1:
             yield f"stray_excess={self.stray_excess} is a factor of at least 1"
-        if not (self.size > 0 and self.calm > 0 and self.noise > 0 and min(self.blur, self.recall) >= 0):
-            yield f"size, calm and noise are positive, blur and recall not negative; got {self}"
+        positive, not_negative = (self.size, self.calm, self.noise), (self.blur, self.recall, self.stray_decades)
+        if not (min(positive) > 0 and min(not_negative) >= 0):
+            yield f"size, calm and noise are positive, blur, recall and stray_decades not negative; got {self}"
         for name in self.networks:
             if name not in self.available():
                 yield f"networks: {self.flow} has {', '.join(self.available())}; got {name!r}"

@@ -18,7 +18,8 @@ from hybridgcm.files import atomic
 TRUTH = ("flow", "inputs", "lead", "n", "calm", "records", "starts", "apart", "forecast")
 TRAINING = (
     "one_step", "blur", "unrolled", "horizon", "batch", "size",
-    "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "solver_leads", "recall", "round_steps",
+    "rounds", "strays", "stray_leads", "stray_excess", "stray_limit", "stray_decades",
+    "solver_leads", "recall", "round_steps",
 )  # fmt: skip
 """Settings that the truth's records, and beside them the weights, depend on."""
 
@@ -148,7 +149,7 @@ def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, li
     path = folder / f"strays-{number}.npz"
     if not path.exists():
         rng = np.random.default_rng([seed, number])
-        starts, lost = astray.states(config, model, fields, rng)
+        starts, lost = astray.states(config, flow.grid(1), model, fields, rng)
         runs = astray.onwards(flow, starts, config.solver_leads, fields, flows.DAY * config.recall)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
