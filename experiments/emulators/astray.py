@@ -22,7 +22,7 @@ LOOK = 10
 RELAX = 50
 """Looks in which amplified records may come back, before it counts how far a run is from them."""
 SPAN = 25
-"""Looks over which its spectra are averaged then: waves may die out without any state being one of no record."""
+"""Looks over which spectra of a run are averaged then: waves may die out without any state being one of no record."""
 BEFORE = 1, 3, 6, 12
 """Looks before it was lost, from which states of a run are taken."""
 
@@ -36,13 +36,11 @@ def states(config, grid, model, records: dict, rng: np.random.Generator) -> tupl
     runs, looks = config.strays, -(-config.stray_leads // LOOK)
     sees = isinstance(model.net, nn.Anomalies)
     usual = {name: a * sees for name, a in mean(records).items()}
-    largest, power = _largest(records, usual), lambda fields: jax.tree.map(np.asarray, spectra(grid, fields, usual))
-    truth = {name: a.mean(0) for name, a in power({name: jnp.asarray(a) for name, a in records.items()}).items()}
+    largest, faded = _largest(records, usual), Faded(grid, records, usual, config.stray_decades)
     first = rng.integers(len(next(iter(records.values()))), size=runs)
     factors = rng.uniform(1.0, config.stray_excess, (runs, 1, 1, 1)).astype(np.float32)
     now = {name: jnp.asarray(usual[name] + factors * (a[first] - usual[name])) for name, a in records.items()}
     lost, farthest, found = np.zeros(runs, int), np.zeros(runs), {}
-    powers = deque(maxlen=SPAN)
     recent = deque([{name: np.asarray(a) for name, a in now.items()}], maxlen=max(BEFORE))
     for look in range(1, looks + 1):
         stop_if_asked("while networks ran freely, which begins anew")
@@ -50,11 +48,7 @@ def states(config, grid, model, records: dict, rng: np.random.Generator) -> tupl
         seen = {name: np.asarray(a) for name, a in now.items()}
         variance = [((seen[name] - usual[name]).var((-2, -1), dtype=float) / largest[name]).max(1) for name in seen]
         excess = np.max(variance, 0)
-        gone = ~(excess < config.stray_limit) & (lost == 0)
-        powers.append(power(now))
-        if look > RELAX and config.stray_decades:
-            lately = {name: np.mean([past[name] for past in powers], 0) for name in truth}
-            gone |= ~(decades(lately, truth) < config.stray_decades) & (lost == 0)
+        gone = (~(excess < config.stray_limit) | faded(now) & (look > RELAX)) & (lost == 0)
         for run in np.flatnonzero(gone):
             found[run] = [_one(recent[-back], run) for back in BEFORE if back <= len(recent)]
         lost[gone] = look * LOOK
@@ -74,6 +68,28 @@ def states(config, grid, model, records: dict, rng: np.random.Generator) -> tupl
 def _further(model, fields):
     end, _ = hg.rollout(model, model.encode(fields), LOOK, every=LOOK, save=None)
     return model.decode(end)
+
+
+class Faded:
+    """Whether spectra of departures from `usual`, averaged over `SPAN` calls, are `limit` decades off the records'."""
+
+    def __init__(self, grid, records: dict, usual: dict, limit: float):
+        self.grid, self.usual, self.limit, self.recent = grid, usual, limit, deque(maxlen=SPAN)
+        if limit:
+            every = self._spectra(records)
+            self.truth = {name: power.mean(0) for name, power in every.items()}
+
+    def __call__(self, fields: dict) -> np.ndarray:
+        """`[run]` of fields {name: [run, layer, y, x]}; nowhere with limit 0."""
+        if not self.limit:
+            return np.zeros(len(next(iter(fields.values()))), bool)
+        self.recent.append(self._spectra(fields))
+        lately = {name: np.mean([past[name] for past in self.recent], 0) for name in self.truth}
+        return ~(decades(lately, self.truth) < self.limit)
+
+    def _spectra(self, fields: dict) -> dict:
+        fields = {name: jnp.asarray(a) for name, a in fields.items()}
+        return jax.tree.map(np.asarray, spectra(self.grid, fields, self.usual))
 
 
 @eqx.filter_jit
