@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("tyro")
 
 import hybridgcm as hg  # noqa: E402
-from experiments.closure import losses, stages  # noqa: E402
+from experiments.closure import compare, losses, stages  # noqa: E402
 from experiments.closure.config import SMOKE  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def run(*words):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("closure") / "run"
-    done = run("--preset", "smoke", "--out", folder)
+    done = run("--preset", "smoke", "--first", 1, "--out", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -46,10 +46,29 @@ def test_the_smoke_run_writes_report_metrics_climates_and_closures(finished):
     assert len(list((finished / "closures").glob("*.ckpt"))) == 2
 
 
+def test_runs_on_several_truths_are_compared_pair_by_pair(finished, tmp_path):
+    """A second run with both errors of the offline network doubled: the others are below it there."""
+    models = json.loads((finished / "metrics.json").read_text())["models"]
+    settings = (finished / "config.toml").read_text()
+    worse = {name: value * 2e3 for name, value in models["CNN, offline"]["errors"].items()}
+    (tmp_path / "config.toml").write_text(settings.replace("first = 1", "first = 2"))
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"models": models | {"CNN, offline": models["CNN, offline"] | {"errors": worse}}})
+    )
+    row = next(line for line in compare.main([finished, tmp_path]).splitlines() if line.startswith("| CNN online |"))
+    once = [models["CNN, online"]["errors"][e] < models["CNN, offline"]["errors"][e] for e in compare.ERRORS]
+    assert f"| {once[0] + 1}, {once[1] + 1} of 2 | 0 |" in row, row
+    (tmp_path / "config.toml").write_text(
+        settings.replace("first = 1", "first = 2").replace("channels = 4", "channels = 5")
+    )
+    with pytest.raises(ValueError, match="channels: 4 -> 5"):
+        compare.main([finished, tmp_path])
+
+
 @pytest.mark.slow
 def test_a_second_call_finds_every_stage_done(finished):
     before = {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}
-    again = run("--preset", "smoke", "--out", finished)
+    again = run("--preset", "smoke", "--first", 1, "--out", finished)
     assert again.returncode == 0, again.stderr[-3000:]
     assert " starts" not in again.stdout, again.stdout
     assert before == {file: file.stat().st_mtime for file in finished.glob("stages/*/manifest.json")}

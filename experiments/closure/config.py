@@ -41,7 +41,9 @@ class Config:
     frame: int = 6
     """Steps between frames of the training data."""
     members: int = 1
-    """Truths and free runs per model, from different initial states; data of member 0 train the closures."""
+    """Truths and free runs per model, from different initial states; data of the first train the closures."""
+    first: int = 0
+    """Number of the first member: another one is another truth to train on and to be scored by."""
 
     seeds: int = 1
     """Trainings of each network."""
@@ -79,6 +81,11 @@ class Config:
     workers: int = 2
     """Free runs at a time, one thread each."""
 
+    @property
+    def numbers(self) -> range:
+        """Numbers of the members."""
+        return range(self.first, self.first + self.members)
+
     def problems(self):
         """What does not fit together, one line each; empty if all is well."""
         if self.fine < 2 * self.coarse:
@@ -100,6 +107,8 @@ class Config:
             yield (
                 f"dt={self.dt} s is too long for fine={self.fine}: a flow of .5 m s-1 has Courant number {courant:.2f}"
             )
+        if self.first < 0:
+            yield f"first={self.first} must be at least 0: members are counted from it"
         for name in ("members", "seeds", "workers", "offline_steps"):
             if getattr(self, name) < 1:
                 yield f"{name} must be at least 1; got {getattr(self, name)}"

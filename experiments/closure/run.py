@@ -39,7 +39,7 @@ def truth(run, member: int) -> Path:
     """Folder of the truth up to the scored years."""
     from experiments.closure import stages
 
-    inputs = _only(run.config, *PHYSICS, *SCHEDULE) | {"member": member}
+    inputs = _only(run.config, *PHYSICS, *SCHEDULE, "first") | {"member": member}
     return _stage(run, f"truth-{member}", inputs, partial(stages.truth, run.config, member))()
 
 
@@ -59,11 +59,11 @@ def learn(run):
     """
     from experiments.closure import stages
 
-    config, start = run.config, truth(run, 0)
+    config, start = run.config, truth(run, run.config.first)
     formulas = stages.classical(config)
     tuned = partial(tune, run, start, config.amplitudes)
     jobs = {("train", seed): partial(train, run, seed, start) for seed in range(config.seeds)}
-    jobs |= {("truth", member): partial(whole_truth, run, member) for member in range(config.members)}
+    jobs |= {("truth", member): partial(whole_truth, run, member) for member in config.numbers}
     jobs |= {("tune", name): partial(tuned, name, closure) for name, closure in formulas.items()}
     found = parallel(config.workers, jobs)
     models = {"No closure": {"kind": "none", "closure": None}}
@@ -79,7 +79,7 @@ def learn(run):
     tuned = partial(tune, run, start, config.network_amplitudes)
     jobs = {label: partial(tuned, label, models[label]["closure"]) for label in trainings if config.network_amplitudes}
     tunings = {name: found["tune", name] for name in formulas} | parallel(config.workers, jobs)
-    truths = [found["truth", member] for member in range(config.members)]
+    truths = [found["truth", member] for member in config.numbers]
     return _with_tuned(models, tunings), truths, tunings, trainings
 
 
@@ -131,13 +131,13 @@ def free_runs(run, models: dict) -> dict[str, list[Path]]:
     physics = _only(config, *PHYSICS)
     jobs = {}
     for label, about in models.items():
-        for member in range(config.members):
+        for member in config.numbers:
             inputs = {**physics, "closure": digest(about["closure"]), "steps": total, "snapshot": config.snapshot}
             build = partial(_free_run, config, about["closure"], member, total)
             name = f"free-{_slug(label)}-{member}"
             jobs[label, member] = _stage(run, name, inputs | {"member": member}, build)
     found = parallel(config.workers, jobs)
-    return {label: [found[label, member] for member in range(config.members)] for label in models}
+    return {label: [found[label, member] for member in config.numbers] for label in models}
 
 
 def _free_run(config, closure, member, steps, folder):

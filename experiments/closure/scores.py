@@ -21,12 +21,12 @@ ALL = 10**9
 def write(run, models, truths, climates, tunings, trainings) -> Path:
     """Score everything; write metrics.json, climates/*.nc, closures/*.ckpt, headline.png and report.html."""
     config = run.config
-    target = metrics.pool(*[truth_climate(config, member, folder) for member, (_, folder) in enumerate(truths)])
+    target = metrics.pool(*[truth_climate(config, folder) for _, folder in truths])
     entries = {"Truth": {"kind": "truth", **_truth_entry(config, truths), "climate": target}}
     for label, about in models.items():
         entries[label] = _model_entry(config, about, climates[label])
     none = entries["No closure"]["climate"]
-    start = stages.coarse_state(config, 0)
+    start = stages.coarse_state(config, config.first)
     for label, entry in entries.items():
         if entry["kind"] == "truth":
             continue
@@ -44,7 +44,7 @@ def write(run, models, truths, climates, tunings, trainings) -> Path:
     return write_report(run.folder / "report.html", results)
 
 
-def truth_climate(config, member: int, folder: Path) -> metrics.Climate:
+def truth_climate(config, folder: Path) -> metrics.Climate:
     """The coarse-grained climate of one truth, from the stage of its scored years."""
     fine, coarse = stages.model(config, config.fine), stages.model(config, config.coarse)
     q = data.read_store(folder / "climate" / "output.zarr")["q"].values

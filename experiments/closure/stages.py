@@ -104,7 +104,9 @@ def truth(config: Config, member: int, folder: Path):
         "coordinates": {"x": grid.x, "y": grid.y},
     }
     # The data of other members train nothing.
-    state = _fine_run(config, member, "learn", config.learn, state, folder, **(frames if member == 0 else {}))
+    state = _fine_run(
+        config, member, "learn", config.learn, state, folder, **(frames if member == config.first else {})
+    )
     checkpoint.save(folder / "end.ckpt", state)
 
 
@@ -159,7 +161,7 @@ def tune(config: Config, closure, amplitudes: Sequence[float], truth_folder: Pat
     for amplitude in (0.0, *amplitudes):
         part = folder / f"amplitude-{amplitude:g}"
         scaled = None if amplitude == 0 else hg.Scaled(closure, amplitude)
-        free_run(config, scaled, 0, config.tuning, {"q": q[0]}, part)
+        free_run(config, scaled, config.first, config.tuning, {"q": q[0]}, part)
         row = {"amplitude": amplitude, "distributional": np.nan, "spectral": np.nan}
         if not (part / "blew_up.json").exists():
             run = data.read_store(part / "run" / "output.zarr")["q"].values
