@@ -99,7 +99,7 @@ class Cast(AbstractClosure):
 
     `dtype`, such as `jnp.bfloat16` for a network on a GPU, applies to the fields that it reads and to its weights,
     which are stored in the model's precision. FFTs know single and double precision only: a closure that transforms
-    cannot be cast below.
+    cannot be cast below; networks with transforms in them can. See `nn.MixedPrecision`, which leaves scales alone.
     """
 
     inner: AbstractClosure

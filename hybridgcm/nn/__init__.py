@@ -34,6 +34,7 @@ from hybridgcm.nn.local import LocalConvolution as LocalConvolution
 from hybridgcm.nn.local import OperatorSum as OperatorSum
 from hybridgcm.nn.local import local_sfno as local_sfno
 from hybridgcm.nn.local import neural_operator as neural_operator
+from hybridgcm.nn.mixed import MixedPrecision as MixedPrecision
 from hybridgcm.nn.operators import FNO as FNO
 from hybridgcm.nn.operators import AbstractOperator as AbstractOperator
 from hybridgcm.nn.operators import AbstractSpectralOperator as AbstractSpectralOperator

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, legendre
 from hybridgcm.nn.operators import FNO, AbstractOperator, ZonalConvolution, apply
+from hybridgcm.nn.spectral import in_single
 from hybridgcm.nn.sphere import check_sphere
 
 LONGEST_BLOCK = 16
@@ -61,6 +62,7 @@ class LocalConvolution(AbstractOperator):
         self.bias = jnp.zeros(out)
         self.cutoff, self.rings, self.waves = float(cutoff), int(rings), int(waves)
 
+    @in_single
     def __call__(self, x, grid):
         self._check(x, grid)
         table, starts = _filters(grid.shape, self.cutoff / grid.radius, self.rings, self.waves, np.dtype(x.dtype))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Complex, Float
 
 from hybridgcm._typing import fixed
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
-from hybridgcm.nn.spectral import check_modes, mixed_by_degree, per_channel, spectral_convolution, with_zero
+from hybridgcm.nn.spectral import check_modes, in_single, mixed_by_degree, per_channel, spectral_convolution, with_zero
 
 
 class AbstractOperator(eqx.Module):
@@ -152,6 +152,7 @@ class ZonalConvolution(AbstractOperator):
         self.weights = jr.normal(key, (2, out, channels, degrees + 1)) / np.sqrt(channels + out)
         self.bias = jnp.zeros(out)
 
+    @in_single
     def __call__(self, x, grid):
         degrees = self.weights.shape[-1] - 1
         if not isinstance(grid, Sphere):

@@ -1,7 +1,9 @@
 """The sum over modes that Fourier neural operators are made of: on lines, rectangles and boxes, taken as one period."""
 
 import functools
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,27 @@ SMALL = {1: 1024, 2: 32, 3: 32}
 """By number of axes: up to this many points a side are transformed by matrix products, more by FFTs."""
 
 
+def in_single(function: Callable) -> Callable:
+    """The function with arguments of half precision widened to single, its result rounded to theirs.
+
+    FFTs have no half precision; sums over a field would have two or three digits in it.
+    """
+
+    @functools.wraps(function)
+    def widened(*args):
+        half = [a.dtype for a in jax.tree.leaves(args) if _is_half(a)]
+        if not half:
+            return function(*args)
+        return function(*jax.tree.map(lambda a: a.astype(jnp.float32) if _is_half(a) else a, args)).astype(half[0])
+
+    return widened
+
+
+def _is_half(leaf) -> bool:
+    return eqx.is_array(leaf) and leaf.dtype in (jnp.bfloat16, jnp.float16)
+
+
+@in_single
 def spectral_convolution(
     weights: Float[Array, "2 out channel *modes"],
     bias: Float[Array, " out"],

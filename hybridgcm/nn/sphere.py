@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm.grids import AbstractGrid, Sphere, legendre
 from hybridgcm.nn.operators import AbstractOperator, AbstractSpectralOperator, Pointwise, apply, check_channels
-from hybridgcm.nn.spectral import mixed_by_degree, with_zero
+from hybridgcm.nn.spectral import in_single, mixed_by_degree, with_zero
 
 
 def check_sphere(name: str, grid: AbstractGrid):
@@ -121,6 +121,7 @@ class ScaleNetwork(AbstractSpectralOperator):
         self.weights = jnp.zeros((2, outputs, inputs, degrees))
         self.steady = jnp.zeros((outputs, (degrees + 1) ** 2 - 1))
 
+    @in_single
     def __call__(self, x, grid):
         check_sphere("ScaleNetwork", grid)
         check_channels(self, x, self.weights.shape[2])

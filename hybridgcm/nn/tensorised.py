@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm.nn.local import neural_operator
 from hybridgcm.nn.operators import FNO, AbstractOperator
-from hybridgcm.nn.spectral import check_modes, spectral_convolution
+from hybridgcm.nn.spectral import check_modes, in_single, spectral_convolution
 
 RANKS = "rstuv"
 """Letters of inner indices in the formats' sums."""
@@ -147,6 +147,7 @@ def _noise(key: Array, shape: tuple[int, ...]) -> Array:
     return jr.normal(key, (2, *shape)) / np.sqrt(2)
 
 
+@in_single
 def _product(path: str, *pairs: Array) -> Array:
     """einsum of complex arrays that are held as real pairs, to a real pair."""
     result = jnp.einsum(path, *(jax.lax.complex(a[0], a[1]) for a in pairs), precision="highest", optimize="optimal")

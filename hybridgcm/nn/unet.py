@@ -142,7 +142,7 @@ def _halve_by_area(
     channels, ny, nx = x.shape
     areas = jnp.sum(weights.reshape(ny // 2, 2, -1), -1)
     share = (areas / jnp.sum(areas, 1, keepdims=True))[..., None]
-    return jnp.sum(jnp.mean(x.reshape(channels, ny // 2, 2, nx // 2, 2), 4) * share, 2)
+    return jnp.sum(jnp.mean(x.reshape(channels, ny // 2, 2, nx // 2, 2), 4) * share.astype(x.dtype), 2)
 
 
 def _double(x: Float[Array, "channel y x"]) -> Float[Array, "channel double_y double_x"]:

@@ -17,8 +17,10 @@ from hybridgcm.nn.operators import (
     two_layers,
     zeroed,
 )
+from hybridgcm.nn.spectral import in_single
 
 
+@in_single
 def fourier_resampled(x: Float[Array, "channel y x"], shape: tuple[int, int]) -> Float[Array, "channel m n"]:
     """The trigonometric polynomial through x, taken as one period, at other points; Nyquist modes are dropped.
 
