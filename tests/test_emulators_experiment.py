@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
 import hybridgcm as hg  # noqa: E402
-from experiments.emulators import astray, flows, networks, records, report, run, scores  # noqa: E402
+from experiments.emulators import astray, flows, networks, records, report, run, scores, stages  # noqa: E402
 from experiments.emulators.config import PRESETS, SMOKE, Config  # noqa: E402
 
 FLOWS = ("qg", "shallow_water", "sphere", "qg3")
@@ -235,6 +235,13 @@ def test_valid_times_are_counted_until_the_first_crossing():
     assert report._valid(errors).tolist() == [2, 0, 4, 1]
 
 
+def test_the_network_that_loses_fewest_runs_is_kept():
+    assert stages.best([]) == 0
+    assert stages.best([[10, 20, 30], [], []]) == 2
+    assert stages.best([[10, 20], [900], [50, 60, 70]]) == 1
+    assert stages.best([[10, 20], [50, 60], [10, 30]]) == 1
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulators") / "smoke"
@@ -249,7 +256,7 @@ def test_the_experiment_runs_and_reports(finished):
     assert np.array(fno["error1"]).shape == (SMOKE.starts, SMOKE.forecast)
     assert np.array(fno["error2"]).shape == np.array(fno["error4"]).shape == (1, SMOKE.forecast)
     assert np.mean(fno["error1"], 0)[0] < 1.5 * np.mean(still["error1"], 0)[0]
-    assert fno["lost"] == [[astray.LOOK] * SMOKE.strays]
+    assert fno["lost"] == [[astray.LOOK] * SMOKE.strays] * 2 and fno["kept"] == 1
     assert fno["many"]["scores"]["members"] == SMOKE.many and fno["ensemble_scores"]["members"] == SMOKE.members
     text = (finished / "report.md").read_text()
     assert text.count("\n| FNO |") == 3 and "![spectra](spectra.png)" in text

@@ -43,7 +43,7 @@ class Config:
     """Steps of an unrolled window; 0: 16 where networks drift, which shows in so many, 4 elsewhere."""
     rounds: int = 6
     """Times at most that the network then runs freely, the truth's solver goes on from where it went, and it trains on
-    that besides: until no run is lost."""
+    that besides: until no run is lost. Kept is what loses fewest."""
     strays: int = 32
     """Free runs of a round."""
     stray_leads: int = 5000

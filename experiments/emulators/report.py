@@ -128,7 +128,7 @@ def _rounds(config) -> str:
         f"In training up to {config.rounds} rounds: {config.strays} free runs of {config.stray_leads:,} steps from "
         f"records times up to {config.stray_excess:g}, {config.solver_leads} steps of the truth's solver{back} from "
         "where they went, and training on these besides, until no run is lost; runs lost, round by round, of every "
-        "network. "
+        "network, the one that lost fewest being kept. "
     )
 
 

@@ -116,17 +116,10 @@ def _train(config, flow, name, seed, data, folder):
     objective = functools.partial(_objective, flow, data, change, sees, config.drift())
     # In all of the training noise took a U-Net of the two-layer flow from 1.14 to .82 of the truth's kinetic energy.
     later = noise if config.drift() else 0.0
-    begin, logs, runs, lost = time.perf_counter(), [], [fields], []
+    begin, logs, runs, lost, made = time.perf_counter(), [], [fields], [], []
     short = 2, config.one_step, config.batch, 2e-3, noise
     ahead = config.window() + 1, config.unrolled, max(1, config.batch // 2), 5e-4, later
     for number in range(config.rounds + 1):
-        if number:
-            strays, ends = _strays(config, flow, model, fields, seed, number, folder)
-            lost.append(ends)
-            if not ends:
-                break
-            runs = runs + strays
-            short = 2, config.round_steps, config.batch, 5e-4, later
         for length, steps, batch, rate, blur in (short, ahead):
             if not steps:
                 continue
@@ -138,18 +131,37 @@ def _train(config, flow, name, seed, data, folder):
                 progress=f"{name} {seed}, round {number}, {length - 1} ahead",
             )  # fmt: skip
             logs.append([record["loss"] for record in log])
+        made.append(model)
+        if not config.rounds:
+            break
+        strays, ends = _strays(config, flow, model, fields, seed, number + 1, folder, number < config.rounds)
+        lost.append(ends)
+        if not ends:
+            break
+        runs, short = runs + strays, (2, config.round_steps, config.batch, 5e-4, later)
+    kept = best(lost)  # a round may undo what the ones before had taught
+    model = made[kept]
     checkpoint.save(folder / "emulator.ckpt", model)
     write(folder / "log.json", logs)
-    about = {"weights": networks.count(model), "training": time.perf_counter() - begin, "lost": lost}
+    about = {"weights": networks.count(model), "training": time.perf_counter() - begin, "lost": lost, "kept": kept}
     write(folder / "about.json", about)
 
 
-def _strays(config, flow, model, fields, seed, number, folder) -> tuple[list, list]:
-    """What the solver makes of where the network went, and after how many leads runs were lost; made once."""
+def best(lost: list[list[int]]) -> int:
+    """Number of the round that lost fewest runs, of equal ones where they lived longest, then the latest.
+
+    `lost`: of every round after how many leads each of its runs was lost.
+    """
+    return max(range(len(lost)), key=lambda number: (-len(lost[number]), sum(lost[number]), number), default=0)
+
+
+def _strays(config, flow, model, fields, seed, number, folder, asked: bool) -> tuple[list, list]:
+    """What the solver, if `asked`, makes of where the network went, and after how many leads runs were lost; once."""
     path = folder / f"strays-{number}.npz"
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         starts, lost = astray.states(config, flow.grid(1), model, fields, rng)
+        starts = starts if asked and lost else []
         runs = astray.onwards(flow, starts, config.solver_leads, fields, flows.DAY * config.recall)
         stacked = {name: np.stack([run[name] for run in runs]) for name in flow.names} if runs else {}
         with atomic(path) as temporary, open(temporary, "wb") as file:
