@@ -80,7 +80,7 @@ class Run:
         manifest = folder / "manifest.json"
         if manifest.exists():
             if not (changed := _changed(folder, json.loads(manifest.read_text())["files"])):
-                print(f"[{name}] done before", flush=True)
+                _tell(f"[{name}] done before")
                 return folder
             aside = folder.with_name(f"{folder.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
             folder.rename(aside)
@@ -88,20 +88,20 @@ class Run:
                 f"stage {name}: {', '.join(changed)} changed since; moved to {aside}, building anew", stacklevel=2
             )
         stop_if_asked(f"before stage {name}")
-        print(f"[{name}] {'continues' if folder.exists() else 'starts'}", flush=True)
+        _tell(f"[{name}] {'continues' if folder.exists() else 'starts'}")
         start = time.monotonic()
         with claim(folder):
             try:
                 build(folder)
             except Exception as error:  # told at once: stages that run beside this one are waited for, an hour perhaps
                 told = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-                print(f"[{name}] ended by {told} after {time.monotonic() - start:.1f} s", flush=True)
+                _tell(f"[{name}] ended by {told} after {time.monotonic() - start:.1f} s")
                 raise
             seconds = round(time.monotonic() - start, 1)
             record = {"stage": name, "inputs": known, "seconds": seconds, "files": _hashes(folder)}
             with atomic(manifest) as temporary:
                 temporary.write_text(json.dumps(record, indent=1))
-        print(f"[{name}] done in {seconds} s", flush=True)
+        _tell(f"[{name}] done in {seconds} s")
         return folder
 
     def _adopt(self, atomic):
@@ -121,6 +121,11 @@ class Run:
         starts = json.loads(history.read_text())["starts"] if history.exists() else []
         with atomic(history) as temporary:
             temporary.write_text(json.dumps({"starts": [*starts, _environment()]}, indent=1))
+
+
+def _tell(line: str):
+    """Print a line in one piece, as stages run side by side."""
+    print(f"{line}\n", end="", flush=True)
 
 
 def _without(table: dict, names: tuple[str, ...]) -> dict:
