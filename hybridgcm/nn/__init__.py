@@ -21,6 +21,8 @@ from hybridgcm.nn.deeponet import pod_deeponet as pod_deeponet
 from hybridgcm.nn.deeponet import point_deeponet as point_deeponet
 from hybridgcm.nn.deeponet import separable_deeponet as separable_deeponet
 from hybridgcm.nn.dilated import DilatedResNet as DilatedResNet
+from hybridgcm.nn.fully import Concatenated as Concatenated
+from hybridgcm.nn.fully import FullyCNN as FullyCNN
 from hybridgcm.nn.graph import GINO as GINO
 from hybridgcm.nn.graph import GNO as GNO
 from hybridgcm.nn.graph import AtPoints as AtPoints
