@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from hybridgcm._typing import Hat
 from hybridgcm.equations import QuasiGeostrophic
+from hybridgcm.equations.base import AbstractExtension
 from hybridgcm.grids import AbstractGrid, Torus
 from hybridgcm.grids.base import scale
 from hybridgcm.models import Model, State
@@ -20,39 +21,38 @@ from hybridgcm.rollout import rollout
 from hybridgcm.steppers import Filtered
 
 BUDGET = (
-    "KEflux",
-    "APEflux",
-    "APEgenspec",
-    "KEfrictionspec",
-    "paramspec_KEflux",
-    "paramspec_APEflux",
-    "Dissspec",
+    "KEflux", "APEflux", "APEgenspec", "KEfrictionspec", "paramspec_KEflux", "paramspec_APEflux", "Dissspec",
     "Filterspec",
-)
+)  # fmt: skip
 """The terms of the spectral energy budget that add up to ∂E/∂t."""
 
 
 def energy(model: Model, state: State) -> Float[Array, ""]:
-    """E = KE + APE = −½ Σᵢ hᵢ ⟨ψᵢ qᵢ⟩, m² s⁻²: total energy per unit mass, hᵢ the layer's share of the depth."""
+    """E = KE + APE = −½ Σᵢ hᵢ ⟨ψᵢ qᵢ⟩, m² s⁻²: total energy per unit mass, hᵢ the layer's share of the depth.
+
+    This and the three below are of quasi-geostrophic flow, with tracers or without, and raise `TypeError` for others.
+    """
     return kinetic_energy(model, state) + potential_energy(model, state)
 
 
 def kinetic_energy(model: Model, state: State) -> Float[Array, ""]:
     """KE = ½ Σᵢ hᵢ ⟨|∇ψᵢ|²⟩, m² s⁻²."""
-    grid, psi = model.equation.grid, model.equation.invert(state.y["q"])
-    return -jnp.sum(model.equation.thickness * grid.inner(psi, grid.laplacian(psi))) / 2
+    flow = _flow(model)
+    grid, psi = flow.grid, flow.invert(state.y["q"])
+    return -jnp.sum(flow.thickness * grid.inner(psi, grid.laplacian(psi))) / 2
 
 
 def potential_energy(model: Model, state: State) -> Float[Array, ""]:
     """APE = −½ Σᵢ hᵢ ⟨ψᵢ (Sψ)ᵢ⟩, m² s⁻², S the stretching matrix."""
-    psi = model.equation.invert(state.y["q"])
-    return -jnp.sum(model.equation.thickness * model.equation.grid.inner(psi, _stretch(model.equation, psi))) / 2
+    flow = _flow(model)
+    psi = flow.invert(state.y["q"])
+    return -jnp.sum(flow.thickness * flow.grid.inner(psi, _stretch(flow, psi))) / 2
 
 
 def enstrophy(model: Model, state: State) -> Float[Array, ""]:
     """Z = ½ Σᵢ hᵢ ⟨qᵢ²⟩, s⁻²: potential enstrophy."""
-    q = state.y["q"]
-    return jnp.sum(model.equation.thickness * model.equation.grid.inner(q, q)) / 2
+    flow, q = _flow(model), state.y["q"]
+    return jnp.sum(flow.thickness * flow.grid.inner(q, q)) / 2
 
 
 def budget(model: Model, state: State) -> dict[str, Array]:
@@ -221,6 +221,16 @@ def twin_decorrelation_time(
     return decorrelation_time(
         run(model, state), run(model, twin), model.dt * every * np.arange(1, steps // every + 1), threshold
     )
+
+
+def _flow(model: Model) -> QuasiGeostrophic:
+    """What q is stepped by, without what it carries."""
+    flow = model.equation
+    while isinstance(flow, AbstractExtension):
+        flow = flow.inner
+    if not isinstance(flow, QuasiGeostrophic):
+        raise TypeError(f"energies here are of QuasiGeostrophic flow; got {type(flow).__name__}, whose view has u, v")
+    return flow
 
 
 def _column(a: Array, like: Array) -> Array:

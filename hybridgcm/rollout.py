@@ -31,7 +31,7 @@ class BlewUp(RuntimeError):
         what = "is not finite" if np.isnan(value) else f"is {value:.3g}, above the limit"
         super().__init__(
             f"{field} {what} at step {step}; the last good state is at step {int(state.step)} (error.state). "
-            "Try a shorter dt (ladder.adapt takes the state to another model), a smaller tau or a weaker closure."
+            "Try a shorter dt (hybridgcm.ladder.adapt takes a state to another model), a smaller tau, a weaker closure."
         )
 
 

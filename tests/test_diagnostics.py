@@ -117,6 +117,14 @@ def test_layer_energies_and_drag_equal_pyqg_totals():
     assert abs(release / GOLDEN["APEgen"] - 1) < 1e-12, release
 
 
+@pytest.mark.parametrize("function", [diagnostics.energy, diagnostics.kinetic_energy, diagnostics.enstrophy])
+def test_energies_of_another_equation_are_refused(function):
+    model = hg.Model(hg.ShallowWater(double(16), f=1e-4, mean=1e3), hg.RK4(), dt=60.0)
+    state = model.encode({name: jnp.zeros((1, 16, 16)) for name in model.equation.prognostic})
+    with pytest.raises(TypeError, match="QuasiGeostrophic flow; got ShallowWater"):
+        function(model, state)
+
+
 @pytest.mark.parametrize("dealias", [None, 2 / 3, 3 / 2])
 @pytest.mark.parametrize("make", [hg.QuasiGeostrophic.two_layer, three_layer, hg.QuasiGeostrophic.barotropic])
 def test_energies_equal_area_means_of_velocities_and_vorticity(make, dealias):
@@ -130,6 +138,9 @@ def test_energies_equal_area_means_of_velocities_and_vorticity(make, dealias):
     for function, expected in ((diagnostics.kinetic_energy, kinetic), (diagnostics.energy, whole)):
         assert error(function(model, state), expected) < 1e-12, function.__name__
     assert error(diagnostics.enstrophy(model, state), squares) < 1e-12
+    carrying = hg.Model(hg.Tracers(flow), hg.RK4(), dt=600.0)
+    with_tracer = carrying.encode({"q": eddies(flow.grid, flow.layers, 5e-6), "c": eddies(flow.grid, flow.layers, 1.0)})
+    assert diagnostics.energy(carrying, with_tracer) == diagnostics.energy(model, state)
     terms = diagnostics.budget(model, state)
     assert error(jnp.sum(h * diagnostics.total(flow.grid, terms["KEspec"])) / 2, kinetic) < 1e-12
     assert error(jnp.sum(h * diagnostics.total(flow.grid, terms["Ensspec"])) / 2, squares) < 1e-12

@@ -162,15 +162,27 @@ def rollouts(
     return _fit(model, concatenate(*stages), objective(each), schedule, seed, folder, where, score)
 
 
-def energies(problem: Problem, frames: int, apart: int = 2, starts: int = 40):
-    """A `loss` for `rollouts` of this horizon: the main job's, with errors of some `starts` of the training truths."""
+def energies(problem: Problem, frames: int, apart: int = 2):
+    """A `loss` for `rollouts` of this horizon: energies of rings beside those without closure (`losses.energies`)."""
+    loss = losses.energies(*_some(problem, frames, apart), resolved_rings(problem.data.tuning))
+    return lambda equation: loss
+
+
+def energies_and_error(problem: Problem, frames: int, apart: int = 2):
+    """`energies`, and the energy of the error beside that without closure: the main job's loss."""
+    low, *some = _some(problem, frames, apart)
+    budget = losses.energies(low, *some, resolved_rings(problem.data.tuning))
+    fields = losses.relative(resolved(metrics.energy(low.equation), low), low, *some)
+    return lambda equation: lambda prediction, target: budget(prediction, target) + fields(prediction, target)
+
+
+def _some(problem: Problem, frames: int, apart: int, starts: int = 40) -> tuple[hg.Model, np.ndarray, int]:
+    """The model without closure, some windows of the training truths' q of this horizon, and steps between frames."""
     low, data = problem.model(), problem.data.train
-    each = round(problem.system.flow.frame * apart / low.dt)
     length = frames * apart + 1
     first = [np.linspace(0, len(part["q"]) - length, -(-starts // len(data))).astype(int) for part in data]
     some = np.stack([part["q"][i : i + length : apart] for part, at in zip(data, first, strict=True) for i in at])
-    loss = losses.energies(low, some, each, resolved_rings(problem.data.tuning))
-    return lambda equation: loss
+    return low, some, round(problem.system.flow.frame * apart / low.dt)
 
 
 def resolved_rings(climate: metrics.Climate) -> slice:
