@@ -69,7 +69,10 @@ def offline_start(bench):
     return training.offline(problem, training.small_cnn(problem, 0), 0, root / "shared" / "offline")
 
 
-SLOW = ("online_one_step", "online_scratch", "online_spectra", "online_state", "online_curriculum", "online_statistics")
+SLOW = (
+    "online_one_step", "online_scratch", "online_spectra", "online_state", "online_curriculum", "online_statistics",
+    "online_energies", "online_pinned",
+)  # fmt: skip
 NETWORKS = ("online_cnn", "online_no_gradient", "approximate_online")
 
 

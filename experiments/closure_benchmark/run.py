@@ -1,8 +1,8 @@
 """The closure benchmark: one row of the leaderboard per system, method and seed.
 
-    python experiments/closure_benchmark/run.py --system eddy64 --method online_cnn [--seed 0]
+    python experiments/closure_benchmark/run.py --system eddy64 --method online_pinned [--seed 0]
     python experiments/closure_benchmark/run.py --system eddy64 --method my_closure.py
-    python experiments/closure_benchmark/run.py --system eddy64 --method online_cnn --survival
+    python experiments/closure_benchmark/run.py --system eddy64 --method online_pinned --survival
     python experiments/closure_benchmark/run.py --all --preset laptop
 
 Presets: `full` (what the published table is made of), `laptop` (with --all 100 minutes of one core, an hour on two),
@@ -24,8 +24,8 @@ from experiments.closure_benchmark.config import PRESETS  # noqa: E402
 
 HERE = Path(__file__).parent
 LAPTOP = {
-    "eddy64": ("none", "smagorinsky", "zanna_bolton", "backscatter", "offline_cnn", "online_cnn"),
-    "jet64": ("none", "backscatter", "offline_cnn@eddy64", "online_cnn@eddy64"),
+    "eddy64": ("none", "smagorinsky", "zanna_bolton", "backscatter", "offline_cnn", "online_pinned"),
+    "jet64": ("none", "backscatter", "offline_cnn@eddy64", "online_pinned@eddy64"),
 }
 """What --all runs with the presets laptop and smoke, by system; METHOD@SYSTEM was trained on SYSTEM."""
 
