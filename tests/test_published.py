@@ -18,10 +18,9 @@ from helpers import double
 import hybridgcm as hg
 from experiments.closure import stages
 from experiments.closure.config import LAPTOP
+from experiments.closure_benchmark.published_network import EPSILON, _state, _unpickled, ross_fcnn
 from hybridgcm import checkpoint, coarsen
 from hybridgcm.blueprint import blueprint
-from hybridgcm.pretrained import ross_fcnn
-from hybridgcm.pretrained.published import EPSILON, _state, _unpickled
 
 CHANNELS = (2, 5, 4, 3, 3, 3, 3, 3, 1)
 KERNELS = (5, 5, 3, 3, 3, 3, 3, 3)

@@ -18,7 +18,7 @@ class FullyCNN(eqx.Module):
     which is part of the next layer's weights here, exactly where that layer is periodic. Their last one is not: beyond
     the domain z is zero, which is seen in two rows and columns at its edges and kept here, as the weights have learnt
     it. For a network of your own take `CNN`, which knows no edge. The last layer has no bias: closures remove the mean.
-    `hybridgcm.pretrained.ross_fcnn` reads the published weights. Raises `ValueError` for other channels.
+    The benchmark's `published_network.py` reads the published weights. Raises `ValueError` for other channels.
     """
 
     wraps: ClassVar[bool] = True

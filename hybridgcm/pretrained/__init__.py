@@ -1,6 +1,5 @@
-"""Trained closures that come with the package, each a verified file with a card, and readers of published ones."""
+"""Trained closures that come with the package, each a verified file with a card."""
 
-from hybridgcm.pretrained.published import ross_fcnn as ross_fcnn
 from hybridgcm.pretrained.shelf import available as available
 from hybridgcm.pretrained.shelf import card as card
 from hybridgcm.pretrained.shelf import pretrained as pretrained

@@ -2,7 +2,7 @@
 
 import os
 
-from hybridgcm.pretrained import ross_fcnn
+from experiments.closure_benchmark.published_network import ross_fcnn
 
 SEEDS = False
 

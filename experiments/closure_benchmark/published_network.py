@@ -1,4 +1,7 @@
-"""Closures of others, from the files that they published."""
+"""Closures of others, from the files that they published.
+
+Not in the package, which reads no pickles: theirs are, and are read by names that are allowed one by one.
+"""
 
 import io
 import pickle
