@@ -60,7 +60,7 @@ def table(runs: list[dict]) -> str:
             seeds = [model["seed"]] if "seed" in model else list(offline)
             beside = [] if model["kind"] == "offline" else [offline[seed] for seed in seeds if offline[seed]]
             rows.setdefault(name, []).append((model, beside))
-    head = "| | runs | distributional error | spectral error | below offline in (each) | ended |\n"
+    head = "| | runs | distributional error | spectral error | below offline in (each) | blew up |\n"
     lines = [_row(name, found) for name, found in rows.items()]
     return head + "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
 

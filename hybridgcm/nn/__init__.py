@@ -8,6 +8,8 @@ from hybridgcm.nn.bounded import turned as turned
 from hybridgcm.nn.bounded import turned_at_random as turned_at_random
 from hybridgcm.nn.classic import ClassicFNO as ClassicFNO
 from hybridgcm.nn.conv import CNN as CNN
+from hybridgcm.nn.conv import Concatenated as Concatenated
+from hybridgcm.nn.conv import FullyCNN as FullyCNN
 from hybridgcm.nn.conv import PolarCNN as PolarCNN
 from hybridgcm.nn.conv import ResCNN as ResCNN
 from hybridgcm.nn.conv import guillaumin_zanna as guillaumin_zanna
@@ -21,8 +23,6 @@ from hybridgcm.nn.deeponet import pod_deeponet as pod_deeponet
 from hybridgcm.nn.deeponet import point_deeponet as point_deeponet
 from hybridgcm.nn.deeponet import separable_deeponet as separable_deeponet
 from hybridgcm.nn.dilated import DilatedResNet as DilatedResNet
-from hybridgcm.nn.fully import Concatenated as Concatenated
-from hybridgcm.nn.fully import FullyCNN as FullyCNN
 from hybridgcm.nn.graph import GINO as GINO
 from hybridgcm.nn.graph import GNO as GNO
 from hybridgcm.nn.graph import AtPoints as AtPoints
