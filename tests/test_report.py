@@ -155,6 +155,18 @@ def test_the_verdict_follows_the_numbers(results):
     assert any("in neither error better than Online network" in text for text in offline), offline
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_survivors_have_a_column_where_they_were_counted(results, tested):
+    """All rows, published ones too, keep as many cells as there are heads."""
+    some = copy.deepcopy(results)
+    for one in some["models"].values():
+        tested or one.pop("survivors", None)
+    text = tables.scores(some)
+    assert ("survived" in text) == tested
+    rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.S) if "colspan" not in row]
+    assert len(rows) > 5 and {len(re.findall(r"<t[hd][ >]", row)) for row in rows} == {8 + tested}
+
+
 def test_several_runs_are_printed_with_their_range_and_counted_in_the_verdict(results):
     several = copy.deepcopy(results)
     runs = lambda *errors: [{"distributional": e, "spectral": 2 * e} for e in errors]

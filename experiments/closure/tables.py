@@ -17,34 +17,39 @@ NAMES = (
 """The similarities in print, the first ten distributional; 1 and 2 are the layers."""
 ROSS = "Ross et al. (2023), doi:10.1029/2022MS003258"
 PEREZHOGIN = "Perezhogin, Zanna and Fernandez-Granda (2023), doi:10.1029/2023MS003681"
+_SURVIVED = "runs<br>survived"
 _HEADS = (
     *("model", "amplitude", "distributional<br>error", "spectral<br>error", "similarity,<br>distributions"),
-    *("similarity,<br>spectra", "runs<br>survived", "ms per<br>step", "cost, no<br>closure = 1"),
+    *("similarity,<br>spectra", _SURVIVED, "ms per<br>step", "cost, no<br>closure = 1"),
 )
 
 
 def scores(results: Mapping) -> str:
-    """Errors, mean similarities, survivors and cost of every model, and the published numbers below them."""
+    """Errors, mean similarities, survivors if any were counted, and cost of every model, published numbers below."""
     models, published = results["models"], results.get("published", {})
     best = [
         np.nanmin([e[i] for e in map(figures.errors, models.values()) if np.isfinite(e[i])] or [-1]) for i in (0, 1)
     ]
     bare = next((m.get("ms_per_step") for m in models.values() if m["kind"] == "none"), None)
     look = figures.styles(results)
-    rows = [_row(name, model, look[name], best, bare) for name, model in models.items() if model["kind"] != "truth"]
-    blank = "<td></td>" * 3
+    tested = any(model.get("survivors") for model in models.values())
+    heads = tuple(head for head in _HEADS if tested or head != _SURVIVED)  # a column of dashes reads like no survivors
+    rows = [
+        _row(name, model, look[name], best, bare, tested) for name, model in models.items() if model["kind"] != "truth"
+    ]
+    costs = "<td></td>" * (2 + tested)
     if errors := published.get("errors"):
-        rows.append(heading(f"Published errors, same configuration, other code: {PEREZHOGIN}", len(_HEADS)))
+        rows.append(heading(f"Published errors, same configuration, other code: {PEREZHOGIN}", len(heads)))
         for name, pair in errors.items():
             cells = [f"{x:.4f}" for x in pair] if pair else ["–", "–"]
             rows.append(
-                _published(name, "<td></td>" + "".join(f"<td>{c}</td>" for c in cells) + "<td></td>" * 2 + blank)
+                _published(name, "<td></td>" + "".join(f"<td>{c}</td>" for c in cells) + "<td></td>" * 2 + costs)
             )
     if similar := published.get("similarities"):
-        rows.append(heading(f"Published similarities, same configuration, other code: {ROSS}", len(_HEADS)))
+        rows.append(heading(f"Published similarities, same configuration, other code: {ROSS}", len(heads)))
         for name, values in similar.items():
             cells = "".join(f"<td>{number(x, '.3f')}</td>" for x in _means(values))
-            rows.append(_published(name, blank + cells + blank))
+            rows.append(_published(name, "<td></td>" * 3 + cells + costs))
     note = (
         "Errors: zero is perfect; distances are divided by the size of the truth's own fields and spectra. "
         "Similarities: means of the ten distributional and the eight spectral ones; one is perfect, zero no better "
@@ -52,7 +57,7 @@ def scores(results: Mapping) -> str:
         "range of single runs below, larger by what the years of one run leave to chance. "
         "Published rows come from other code and other samples: compare magnitudes, not last digits."
     )
-    return table(_HEADS, rows, note)
+    return table(heads, rows, note)
 
 
 def similarities(results: Mapping) -> str:
@@ -113,7 +118,7 @@ def _published(name, cells):
     return f'<tr class="published"><th scope="row">{html.escape(name)}</th>{cells}</tr>'
 
 
-def _row(name, model, look, best, bare):
+def _row(name, model, look, best, bare, tested):
     """One model in the score table."""
     values = model.get("errors") or {}
     cells = [("", number(model.get("amplitude"), ".3g", ""))]
@@ -127,8 +132,9 @@ def _row(name, model, look, best, bare):
             ("best" if own[i] == best[i] else "", _spread(values.get(name), single[i])) for i, name in enumerate(names)
         ]
     cells += [("", number(x, ".3f")) for x in _means(model.get("similarities"))]
-    alive = model.get("survivors")
-    cells.append(("bad" if alive and alive[0] < alive[1] else "", f"{alive[0]} of {alive[1]}" if alive else "–"))
+    if tested:
+        alive = model.get("survivors")
+        cells.append(("bad" if alive and alive[0] < alive[1] else "", f"{alive[0]} of {alive[1]}" if alive else "–"))
     cost = model.get("ms_per_step")
     cells += [("", number(cost, ".3f")), ("", number(cost / bare if cost and bare else None, ".2f"))]
     style = "dashed" if look.get("linestyle") else "solid"
