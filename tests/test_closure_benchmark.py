@@ -9,6 +9,7 @@ from benchmark import METHODS, TINY
 
 from experiments.closure_benchmark import data, ross, rows, systems
 from hybridgcm import coarsen
+from hybridgcm.files import FolderInUse
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,21 @@ def test_a_finished_row_is_not_made_again(root, capsys):
     file = rows.row(root, TINY, "eddy16", method, 0)
     before = file.stat().st_mtime
     assert rows.row(root, TINY, "eddy16", method, 0) == file and file.stat().st_mtime == before
+
+
+def test_a_row_waits_for_the_runs_without_closure_that_another_process_makes(root, monkeypatch, capsys):
+    made, busy = rows.row, iter([True, True, False])
+
+    def row(root, config, name, method, *rest):
+        if method.name == "none" and next(busy):
+            raise FolderInUse(root / "none", {})
+        return made(root, config, name, method, *rest)
+
+    monkeypatch.setattr(rows, "row", row)
+    monkeypatch.setattr(rows.time, "sleep", lambda seconds: None)
+    folders = rows._without(root, TINY, systems.system("eddy16"))
+    assert folders and all(folder.is_dir() for folder in folders)
+    assert capsys.readouterr().out.count("waiting: ") == 2
 
 
 @pytest.mark.parametrize(

@@ -99,14 +99,21 @@ def open_data(root: Path, sizes: Truths, system) -> Data:
 
 @functools.cache
 def _truths(root: Path, sizes: Truths, flow) -> dict[str, list[Path]]:
-    folder = root / "data" / flow.name
+    def make():
+        with Run(root / "data" / flow.name, sizes) as run:
+            return truths(run, flow)
+
+    return _in_turn(make)
+
+
+def _in_turn(make: Callable, seconds: float = 20.0):
+    """What `make` returns, begun again for as long as another process works in its folder."""
     while True:
         try:
-            with Run(folder, sizes) as run:
-                return truths(run, flow)
+            return make()
         except FolderInUse as error:
             print(f"waiting: {error}", flush=True)
-            time.sleep(20)
+            time.sleep(seconds)
 
 
 def make(root: Path, config, name: str, method: Method, seed: int):
@@ -179,8 +186,9 @@ def survive(root: Path, config, name: str, method: Method, seed: int, trained_on
 
 
 def _without(root: Path, config, system) -> list[Path]:
-    """Free runs of the model without closure, which similarities are relative to."""
-    file = row(root, config, system.name, load_method("none", Path(__file__).with_name("methods")), 0)
+    """Free runs of the model without closure, which similarities are relative to; waited for if others make them."""
+    none = load_method("none", Path(__file__).with_name("methods"))
+    file = _in_turn(lambda: row(root, config, system.name, none, 0))
     found = json.loads(file.read_text())
     return [file.parent / "stages" / name for name in found["unit"]["folders"]]
 
