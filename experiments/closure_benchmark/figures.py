@@ -1,5 +1,7 @@
 """The figures of the leaderboard: boards in (see `boards.boards`), matplotlib figures out."""
 
+from collections import Counter
+
 import numpy as np
 
 from experiments.closure import tables
@@ -132,8 +134,9 @@ def bars(board):
 
 
 def transferred(found) -> list[str]:
-    """Methods that were scored on a system that they were not trained on."""
-    return list(dict.fromkeys(one["method"] for board in found for one in board["entries"] if one["trained_on"]))
+    """Methods that were scored on a system that they were not trained on; those of most such rows first."""
+    counts = Counter(one["method"] for board in found for one in board["entries"] if one["trained_on"])
+    return [method for method, _ in counts.most_common()]
 
 
 def transfer(method: str, found):
@@ -158,8 +161,9 @@ def transfer(method: str, found):
             _heat(ax, cells, rows, columns, which)
             ax.set_xticks(range(len(columns)), names, rotation=30, ha="right", fontsize=7.5)
             ax.set_yticks(range(len(rows)), rows, fontsize=7.5)
-            ax.set(title=f"{method}: {boards.ERRORS[which]} error / no closure", xlabel="scored on")
+            ax.set(title=f"{boards.ERRORS[which]} error / no closure", xlabel="scored on")
         axes[0].set_ylabel("trained on")
+        figure.suptitle(method)
     return figure
 
 
